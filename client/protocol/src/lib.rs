@@ -1,0 +1,24 @@
+//! Starling's native wire protocol: frames, headers, messages, errors. No I/O.
+//!
+//! - [`mod@frame`]: the frame that every message travels in, also between nodes
+//! - [`codec`]: headers to bytes and back
+//! - [`message`]: what clients and nodes say
+//! - [`error`]: what goes wrong, with stable codes
+//! - [`level`], [`token`]: consistency levels and causal contexts as they travel
+
+pub mod codec;
+pub mod error;
+pub mod frame;
+pub mod level;
+pub mod message;
+pub mod token;
+
+pub use codec::{decode_header, encode_header};
+pub use error::{Outcome, WireError};
+pub use frame::{Frame, FrameDecoder, FrameError, encode_parts, encode_raw};
+pub use level::Level;
+pub use message::{
+    KeyspaceView, MemberView, NodeStatus, PutMode, Request, Response, Status, StatusView,
+    StrategyView, TopologyView, WIRE_VERSION, kind,
+};
+pub use token::{ContextToken, TokenTextError};

@@ -1,0 +1,346 @@
+//! `starling-load`: puts a cluster under load, measures it, and proves that nothing acknowledged was lost.
+//!
+//! A thin shell: flags become a `LoadConfig`, progress and report become text. Exit status: 0 done, and
+//! nothing wrong was found; 1 could not run; 2 wrong usage; 3 the verification found something wrong, or
+//! could not read everything back.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use starling_client::load::{
+    BucketTarget, KeyOrder, Limit, LoadConfig, Phase, Progress, Report, VerifyOptions, Workload,
+    run, verify,
+};
+use starling_client::{Client, ConsistencyLevel};
+use tokio_util::sync::CancellationToken;
+
+const EXIT_VIOLATION: u8 = 3;
+
+/// Puts a Starling cluster under load, and proves that nothing acknowledged was lost.
+#[derive(Debug, Parser)]
+#[command(name = "starling-load", version, max_term_width = 100)]
+struct Flags {
+    /// A node to begin with, host:port; may be repeated. The others are discovered.
+    #[arg(long = "node", value_name = "ADDRESS", default_value = "127.0.0.1:9050")]
+    nodes: Vec<String>,
+    /// The bucket, keyspace.bucket.
+    #[arg(long, default_value = "demo.load")]
+    bucket: String,
+    /// write, read, mixed, ycsb-a, ycsb-b, ycsb-c, ycsb-d or ycsb-f.
+    #[arg(long, default_value = "mixed")]
+    workload: Workload,
+    /// The share of reads of the mixed workload, 0 to 1. [default: 0.5]
+    #[arg(long, value_name = "RATIO")]
+    read_ratio: Option<f64>,
+    /// The share of updates that delete instead, 0 to 1.
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    delete_ratio: f64,
+    /// How many keys there are.
+    #[arg(long, default_value_t = 100_000)]
+    records: u64,
+    /// Do not write the records before a workload that reads: an earlier run did.
+    #[arg(long)]
+    no_load: bool,
+    /// The bucket is new: do not read each key before its first write to replace what is there.
+    #[arg(long, conflicts_with = "no_load")]
+    fresh: bool,
+    /// uniform, zipfian, latest or sequential. [default: the workload's own]
+    #[arg(long, value_name = "ORDER")]
+    keys: Option<KeyOrder>,
+    /// Bytes of each value.
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    value_size: usize,
+    /// Workers; each has one operation under way at most.
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+    /// Operations a second, whether the cluster keeps up or not; latency counts from when each was due.
+    /// Default: each worker goes on as soon as it has an answer.
+    #[arg(long, value_name = "OPS_PER_S")]
+    rate: Option<f64>,
+    /// Stop after this many operations.
+    #[arg(long, conflicts_with = "duration")]
+    ops: Option<u64>,
+    /// Stop after this long, as in 500ms, 20s, 5m or 1h. [default: 20s]
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// Run this long before measuring.
+    #[arg(long, value_parser = duration, default_value = "0s")]
+    warmup: Duration,
+    /// one, two, three, quorum, all, local_one, local_quorum, each_quorum or a number of replicas.
+    #[arg(long, default_value = "quorum")]
+    consistency: ConsistencyLevel,
+    /// Read back everything at the end and judge it. Reads of the run are judged as well where the level
+    /// promises that they see every acknowledged write.
+    #[arg(long)]
+    verify: bool,
+    /// The level of reading back. [default: that of --consistency]
+    #[arg(long, value_name = "LEVEL", requires = "verify")]
+    verify_consistency: Option<ConsistencyLevel>,
+    /// Write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Repeat the operations of an earlier run. [default: other ones each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// No progress line.
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run_load(&flags) {
+        Ok(status) => status,
+        Err(error) => {
+            // Nothing is left to do if standard error is closed.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_load(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let config = config(flags);
+    config.check()?;
+    // One thread is enough for what two cores can serve, and saves waking a second one.
+    let mut builder = match flags.threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    let runtime = builder.enable_all().build().context("cannot start the runtime")?;
+    let report = runtime.block_on(measure(flags, &config))?;
+    writeln!(io::stdout(), "{report}")?;
+    if let Some(path) = &flags.json {
+        let json = serde_json::to_string_pretty(&report)?;
+        fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let clean = report.verify.as_ref().is_none_or(|found| found.is_clean());
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) })
+}
+
+async fn measure(flags: &Flags, config: &LoadConfig) -> anyhow::Result<Report> {
+    let mut builder = Client::builder();
+    for node in &flags.nodes {
+        builder = builder.contact_point(node.as_str());
+    }
+    let client = builder.build().await?;
+    let target = BucketTarget::open(&client, &flags.bucket, config.consistency).await?;
+    let stop = stop_on_interrupt();
+    let mut display = Display::new(flags.quiet);
+    let outcome = run(&target, config, stop, |progress| display.show(progress)).await?;
+    let mut report = outcome.report;
+    if flags.verify {
+        let level = flags.verify_consistency.unwrap_or(config.consistency);
+        let target = BucketTarget::open(&client, &flags.bucket, level).await?;
+        let options = VerifyOptions { concurrency: config.concurrency, ..VerifyOptions::default() };
+        let show = |progress: &Progress| display.show(progress);
+        let mut found = verify(&target, outcome.history, options, show).await;
+        found.absorb(outcome.judged);
+        report.verify = Some(found);
+    }
+    display.finish();
+    Ok(report)
+}
+
+fn config(flags: &Flags) -> LoadConfig {
+    let defaults = LoadConfig::new();
+    let workload = match (flags.workload, flags.read_ratio) {
+        (Workload::Mixed { .. }, Some(read_ratio)) => Workload::Mixed { read_ratio },
+        (workload, _) => workload,
+    };
+    let limit = match (flags.ops, flags.duration) {
+        (Some(ops), _) => Limit::Operations(ops),
+        (None, Some(duration)) => Limit::Duration(duration),
+        (None, None) => defaults.limit,
+    };
+    LoadConfig {
+        workload,
+        key_order: flags.keys,
+        records: flags.records,
+        load_phase: !flags.no_load,
+        fresh: flags.fresh,
+        value_bytes: flags.value_size,
+        concurrency: flags.concurrency,
+        rate: flags.rate,
+        limit,
+        warmup: flags.warmup,
+        delete_ratio: flags.delete_ratio,
+        consistency: flags.consistency,
+        verify: flags.verify,
+        seed: flags.seed.unwrap_or(defaults.seed),
+        ..defaults
+    }
+}
+
+/// The first Ctrl-C ends the run early and still reports and verifies; the second kills.
+fn stop_on_interrupt() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        // Without signals the run simply cannot be ended early.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            cancel.cancel();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    stop
+}
+
+/// The live line: redrawn in place on a terminal, a line a second elsewhere.
+enum Display {
+    Quiet,
+    Bar(ProgressBar),
+    Lines,
+}
+
+impl Display {
+    fn new(quiet: bool) -> Display {
+        if quiet {
+            return Display::Quiet;
+        }
+        if !io::stderr().is_terminal() {
+            return Display::Lines;
+        }
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {msg}").expect("the template is well formed"),
+        );
+        Display::Bar(bar)
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        match self {
+            Display::Quiet => {}
+            Display::Bar(bar) => {
+                bar.set_message(line(progress));
+                bar.tick();
+            }
+            Display::Lines => {
+                // A closed standard error must not end the measurement.
+                let _ = writeln!(io::stderr(), "{}", line(progress));
+            }
+        }
+    }
+
+    fn finish(&self) {
+        if let Display::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(progress: &Progress) -> String {
+    let seconds = progress.elapsed.as_secs();
+    let rate = progress.ops_per_s;
+    let share = match progress.total {
+        Some(total) => format!(" {} of {total}", progress.done),
+        None => String::new(),
+    };
+    let phase = match progress.phase {
+        Phase::Loading => return format!("loading{share}  {rate:.0} writes/s"),
+        Phase::Verifying => return format!("verifying{share} keys  {rate:.0} reads/s"),
+        Phase::WarmingUp => "warming up",
+        Phase::Measuring => "running",
+    };
+    format!(
+        "{phase} {seconds} s{share}  {rate:.0} ops/s  p50 {:.2} ms  p99 {:.2} ms  {} errors",
+        progress.p50_us as f64 / 1000.0,
+        progress.p99_us as f64 / 1000.0,
+        progress.errors_total,
+    )
+}
+
+/// Reads a duration: a number and ms, s, m or h.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("accepted: a number and ms, s, m or h, as in 20s".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::{Flags, config, duration};
+    use starling_client::load::{Limit, Workload};
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn a_full_command_line_becomes_a_configuration() {
+        let flags = Flags::parse_from([
+            "starling-load",
+            "--node",
+            "127.0.0.1:9050",
+            "--node",
+            "127.0.0.2:9050",
+            "--bucket",
+            "demo.load",
+            "--workload",
+            "mixed",
+            "--read-ratio",
+            "0.25",
+            "--records",
+            "100000",
+            "--duration",
+            "20s",
+            "--concurrency",
+            "64",
+            "--value-size",
+            "128",
+            "--consistency",
+            "quorum",
+            "--verify",
+            "--json",
+            "out.json",
+        ]);
+        assert_eq!(flags.nodes.len(), 2);
+        let config = config(&flags);
+        assert_eq!(config.workload, Workload::Mixed { read_ratio: 0.25 });
+        assert_eq!(config.limit, Limit::Duration(Duration::from_secs(20)));
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn scans_are_refused_with_a_reason() {
+        let refused = Flags::try_parse_from(["starling-load", "--workload", "ycsb-e"]);
+        let message = refused.expect_err("ycsb-e scans").to_string();
+        assert!(message.contains("needs scans"), "{message}");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("20").is_err() && duration("s").is_err() && duration("-1s").is_err());
+    }
+}

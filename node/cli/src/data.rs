@@ -1,0 +1,138 @@
+//! `starling get`, `put` and `delete`, through the client library.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use starling_client::{Bucket, CausalContext};
+
+use crate::args::{BucketArgs, DeleteArgs, GetArgs, PutArgs};
+use crate::failure::Failure;
+use crate::{connect, exit, out};
+
+/// What `get --json` prints.
+#[derive(Serialize)]
+struct Found {
+    siblings: Vec<Text>,
+    context: String,
+}
+
+/// What `put --json` and `delete --json` print.
+#[derive(Serialize)]
+struct Written {
+    context: String,
+}
+
+/// A value: text where it is that, else base64 in an object, which no text can be taken for.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Text {
+    Plain(String),
+    Bytes { base64: String },
+}
+
+impl Text {
+    fn new(value: &[u8]) -> Self {
+        use base64::Engine as _;
+        match std::str::from_utf8(value) {
+            Ok(text) => Self::Plain(text.to_owned()),
+            Err(_) => {
+                Self::Bytes { base64: base64::engine::general_purpose::STANDARD.encode(value) }
+            }
+        }
+    }
+}
+
+/// Reads a key.
+pub async fn get(args: &GetArgs) -> Result<ExitCode, Failure> {
+    let floor = args.floor.as_deref().map(context).transpose()?;
+    let bucket = open(&args.bucket).await?;
+    let mut get = bucket.get(args.key.clone()).consistency(args.bucket.consistency);
+    if let Some(floor) = &floor {
+        get = get.floor(floor);
+    }
+    let value = get.await?;
+    if args.bucket.json {
+        let siblings = value.siblings.iter().map(|sibling| Text::new(sibling)).collect();
+        out::json(&Found { siblings, context: value.context.to_text() });
+        return Ok(exit::DONE);
+    }
+    for sibling in &value.siblings {
+        out::raw(sibling);
+        out::raw(b"\n");
+    }
+    match value.siblings.len() {
+        0 => {
+            out::note(format!("nothing under {:?} in {}", args.key, args.bucket.bucket));
+            Ok(exit::NOTHING_THERE.into())
+        }
+        1 => Ok(exit::DONE),
+        count => {
+            out::note(format!(
+                "{count} siblings, written concurrently; a put with this context replaces them all:\n  {}",
+                value.context.to_text()
+            ));
+            Ok(exit::DONE)
+        }
+    }
+}
+
+/// Stores a value.
+pub async fn put(args: &PutArgs) -> Result<ExitCode, Failure> {
+    let value = if args.value == "-" { from_stdin()? } else { args.value.clone().into_bytes() };
+    let seen = args.context.as_deref().map(context).transpose()?;
+    let bucket = open(&args.bucket).await?;
+    let level = args.bucket.consistency;
+    let context = if args.overwrite {
+        bucket.overwrite(args.key.clone(), value).consistency(level).await?
+    } else {
+        let mut put = bucket.put(args.key.clone(), value).consistency(level);
+        if let Some(seen) = &seen {
+            put = put.context(seen);
+        }
+        put.await?
+    };
+    written(&args.bucket, &context);
+    Ok(exit::DONE)
+}
+
+/// Deletes a key.
+pub async fn delete(args: &DeleteArgs) -> Result<ExitCode, Failure> {
+    let seen = args.context.as_deref().map(context).transpose()?;
+    let bucket = open(&args.bucket).await?;
+    let mut delete = bucket.delete(args.key.clone()).consistency(args.bucket.consistency);
+    if let Some(seen) = &seen {
+        delete = delete.context(seen);
+    }
+    written(&args.bucket, &delete.await?);
+    Ok(exit::DONE)
+}
+
+fn written(args: &BucketArgs, context: &CausalContext) {
+    if args.json {
+        out::json(&Written { context: context.to_text() });
+    } else {
+        out::line(context.to_text());
+    }
+}
+
+async fn open(args: &BucketArgs) -> Result<Bucket, Failure> {
+    let client = connect(&args.node).await?;
+    Ok(client.bucket(&args.bucket).await?)
+}
+
+fn context(text: &str) -> Result<CausalContext, Failure> {
+    CausalContext::from_text(text).map_err(|error| Failure::Usage {
+        problem: format!("the context is not one that a get or put printed: {error}"),
+        advice: "pass it whole, as the \"context\" of `starling get --json`".to_owned(),
+    })
+}
+
+fn from_stdin() -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    std::io::stdin().read_to_end(&mut value).map_err(|error| Failure::Usage {
+        problem: format!("standard input cannot be read: {error}"),
+        advice: "give the value on the command line".to_owned(),
+    })?;
+    Ok(value)
+}

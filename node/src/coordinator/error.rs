@@ -1,0 +1,103 @@
+//! Why a coordinated request failed, and whether it may have taken effect.
+
+use starling_ring::{ConsistencyError, ConsistencyLevel};
+
+use super::quorum::Tally;
+
+/// The failure of a read or a write. `Timeout` and `WriteFailed` leave the outcome of a write
+/// unknown; every other variant says that nothing was done.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Too few replicas are up; nothing was sent.
+    #[error("{level} needs {} replicas, {} are up", tally.required, tally.received)]
+    Unavailable {
+        /// The level asked for.
+        level: ConsistencyLevel,
+        /// Required, and alive in place of received.
+        tally: Tally,
+    },
+    /// The deadline passed before enough replicas answered.
+    #[error("{} of {} replicas answered in time", tally.received, tally.required)]
+    Timeout {
+        /// Required and received.
+        tally: Tally,
+        /// Whether it was a write, whose outcome is then unknown.
+        write: bool,
+    },
+    /// Too many replicas failed or refused after the write had begun.
+    #[error("{} of {} replicas took the write, {} failed", tally.received, tally.required, tally.failed)]
+    WriteFailed {
+        /// Required, received and failed.
+        tally: Tally,
+    },
+    /// Too much is in flight or queued; nothing was done.
+    #[error("overloaded: {reason}")]
+    Overloaded {
+        /// Which limit.
+        reason: &'static str,
+    },
+    /// The level cannot be used like this.
+    #[error(transparent)]
+    Level(#[from] ConsistencyError),
+    /// No such keyspace.
+    #[error("there is no keyspace {name:?}")]
+    UnknownKeyspace {
+        /// The name asked for.
+        name: String,
+    },
+    /// The key is empty or too long.
+    #[error("the key has {len} bytes; 1 to {max} are accepted")]
+    KeySize {
+        /// Bytes given.
+        len: usize,
+        /// Bytes accepted.
+        max: usize,
+    },
+    /// The value is too long.
+    #[error("the value has {len} bytes; at most {max} are accepted")]
+    ValueTooLarge {
+        /// Bytes given.
+        len: usize,
+        /// Bytes accepted.
+        max: usize,
+    },
+    /// The key already has as many siblings as it may.
+    #[error("the key would have {count} siblings; at most {max} are accepted")]
+    TooManySiblings {
+        /// Siblings there would be.
+        count: usize,
+        /// Siblings accepted.
+        max: usize,
+    },
+    /// The token was forged, is of another key or cluster, or is damaged.
+    #[error("the causal context is not accepted: {reason}")]
+    BadContext {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// All reachable replicas together have not seen what the floor demands.
+    #[error("the replicas that answered have not seen the given context yet")]
+    FloorNotMet,
+    /// This node's clock is too far from the others'.
+    #[error("clock skew: {ahead_us} us ahead")]
+    ClockSkew {
+        /// By how much.
+        ahead_us: u64,
+    },
+    /// No replica of the key can lead a write at present.
+    #[error("no replica of the key can lead the write: {reason}")]
+    NoLeader {
+        /// Why the candidates cannot.
+        reason: String,
+    },
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    ShuttingDown,
+    /// The local store failed; a write's outcome is unknown.
+    #[error("the store failed: {reason}")]
+    Store {
+        /// What the store said.
+        reason: String,
+    },
+}

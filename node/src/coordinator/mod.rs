@@ -1,0 +1,159 @@
+//! Answers a client's request by asking replicas: plans it, counts answers against the
+//! consistency level, repairs what a read finds stale, leaves hints for what a write missed.
+//!
+//! Invariant: `Unavailable`, `Overloaded` and every refusal come before anything is written; after
+//! that the only failures are those that say the outcome is unknown.
+
+mod error;
+mod plan;
+mod quorum;
+mod read;
+mod read_gather;
+mod forward;
+mod routing;
+mod write;
+mod write_gather;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_ring::ConsistencyLevel;
+use starling_storage::context_token::TokenKey;
+use starling_storage::replica::Replica;
+use starling_storage::values::{Context, OperationId};
+use tokio::time::Instant;
+
+use crate::blocking::Blocking;
+use crate::internode::Links;
+use crate::local::Local;
+use crate::membership::LivenessTable;
+use crate::overload::InFlight;
+
+pub use error::RequestError;
+pub use forward::Leader;
+pub use plan::Bucket;
+pub use quorum::{QuorumTracker, Tally, Verdict};
+pub use read::ReadResult;
+pub use routing::HedgeBudget;
+
+/// Limits a coordinator enforces.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a key.
+    pub key_bytes_max: usize,
+    /// Bytes of a value.
+    pub value_bytes_max: usize,
+    /// How long a read may take when the client does not say.
+    pub read_timeout: Duration,
+    /// How long a write may take when the client does not say.
+    pub write_timeout: Duration,
+}
+
+/// See the module. Shared by all client connections.
+pub struct Coordinator {
+    local: Arc<Local>,
+    links: Arc<Links>,
+    liveness: Arc<LivenessTable>,
+    replica: Arc<Replica>,
+    blocking: Blocking,
+    token_key: TokenKey,
+    limits: Limits,
+    in_flight: InFlight,
+    hedging: HedgeBudget,
+}
+
+/// A value to store, or its deletion.
+#[derive(Debug, Clone)]
+pub struct WriteRequest {
+    /// Where.
+    pub bucket: Arc<Bucket>,
+    /// The partition key.
+    pub key: bytes::Bytes,
+    /// How many replicas must have it.
+    pub level: ConsistencyLevel,
+    /// What the client read before, sealed; nothing for a blind put.
+    pub context: Option<bytes::Bytes>,
+    /// Names this put across retries.
+    pub operation: OperationId,
+    /// The value; none deletes.
+    pub value: Option<bytes::Bytes>,
+    /// Read at quorum first and replace what is found.
+    pub overwrite: bool,
+    /// When the answer stops being worth having.
+    pub deadline: Instant,
+}
+
+/// A key to read.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// Where.
+    pub bucket: Arc<Bucket>,
+    /// The partition key.
+    pub key: bytes::Bytes,
+    /// How many replicas must agree.
+    pub level: ConsistencyLevel,
+    /// The answer must have seen this sealed context.
+    pub floor: Option<bytes::Bytes>,
+    /// When the answer stops being worth having.
+    pub deadline: Instant,
+}
+
+/// What a coordinator is made of.
+pub struct Parts {
+    /// This node and its cluster.
+    pub local: Arc<Local>,
+    /// The way to the others.
+    pub links: Arc<Links>,
+    /// Who is up.
+    pub liveness: Arc<LivenessTable>,
+    /// This node's own data.
+    pub replica: Arc<Replica>,
+    /// Where blocking work runs.
+    pub blocking: Blocking,
+    /// What it enforces.
+    pub limits: Limits,
+    /// What may be in flight at once.
+    pub in_flight: InFlight,
+}
+
+impl Coordinator {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let token_key = TokenKey(parts.local.secret.token_mac_key());
+        Self {
+            token_key,
+            local: parts.local,
+            links: parts.links,
+            liveness: parts.liveness,
+            replica: parts.replica,
+            blocking: parts.blocking,
+            limits: parts.limits,
+            in_flight: parts.in_flight,
+            hedging: HedgeBudget::default(),
+        }
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Requests and their bytes in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Seals a context for the client that read or wrote `key`.
+    fn seal(&self, bucket: &Bucket, key: &[u8], context: &Context) -> bytes::Bytes {
+        starling_storage::context_token::seal(&self.token_key, bucket.id, key, context)
+    }
+
+    /// Opens a client's token for `key`.
+    fn unseal(&self, bucket: &Bucket, key: &[u8], token: &[u8]) -> Result<Context, RequestError> {
+        starling_storage::context_token::open(&self.token_key, bucket.id, key, token)
+            .map_err(|error| RequestError::BadContext { reason: error.to_string() })
+    }
+}

@@ -1,0 +1,84 @@
+//! Turns a key and a level into replicas and a count: the part of a request that needs no I/O.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starling_ring::{ConsistencyLevel, NodeIndex, Operation, Placement, Ring, Token};
+use starling_storage::keys::storage_key;
+
+use super::quorum::QuorumTracker;
+use super::{Coordinator, RequestError};
+
+/// A bucket that a connection has opened.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    /// The table id.
+    pub id: u32,
+    /// `keyspace.bucket`.
+    pub name: String,
+    /// The keyspace, which the ring has.
+    pub keyspace: String,
+    /// Whether puts replace whatever the leader sees.
+    pub lww: bool,
+}
+
+/// Where one key's request goes.
+pub(super) struct Plan {
+    ring: Arc<Ring>,
+    pub(super) bucket: Arc<Bucket>,
+    pub(super) token: Token,
+    pub(super) storage_key: Bytes,
+    pub(super) tracker: QuorumTracker,
+    pub(super) level: ConsistencyLevel,
+}
+
+impl Plan {
+    fn placement(&self) -> &Placement {
+        self.ring.keyspace(&self.bucket.keyspace).expect("a plan is made from an existing keyspace")
+    }
+
+    /// The natural replicas, the preferred leader first.
+    pub(super) fn replicas(&self) -> &[NodeIndex] {
+        self.placement().replicas(self.token)
+    }
+
+    /// The number of `node` among the replicas.
+    pub(super) fn position(&self, node: NodeIndex) -> Option<usize> {
+        self.replicas().iter().position(|replica| *replica == node)
+    }
+}
+
+impl Coordinator {
+    pub(super) fn plan(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &[u8],
+        level: ConsistencyLevel,
+        operation: Operation,
+    ) -> Result<Plan, RequestError> {
+        if key.is_empty() || key.len() > self.limits.key_bytes_max {
+            return Err(RequestError::KeySize { len: key.len(), max: self.limits.key_bytes_max });
+        }
+        let ring = self.local.ring.clone();
+        let Some(placement) = ring.keyspace(&bucket.keyspace) else {
+            return Err(RequestError::UnknownKeyspace { name: bucket.keyspace.clone() });
+        };
+        let datacenter = &self.local.member().datacenter;
+        let requirement = level.requirement(placement, datacenter, operation)?;
+        let token = placement.token(key);
+        let tracker = QuorumTracker::new(
+            &requirement,
+            placement.replicas(token).iter().map(|node| ring.member(*node).datacenter.as_str()),
+        );
+        let storage_key = Bytes::from(storage_key(bucket.id, token.0, key));
+        Ok(Plan { bucket: bucket.clone(), token, storage_key, tracker, level, ring })
+    }
+
+    /// Refuses at once what too few living replicas could answer.
+    pub(super) fn check_available(&self, plan: &Plan) -> Result<(), RequestError> {
+        let replicas = plan.replicas();
+        plan.tracker
+            .reachable_by(|index| self.liveness.is_reachable(replicas[index]))
+            .map_err(|tally| RequestError::Unavailable { level: plan.level, tally })
+    }
+}

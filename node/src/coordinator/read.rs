@@ -1,0 +1,341 @@
+//! A read, top to bottom: plan, ask, compare digests; where they differ, fetch the states, join
+//! them, and write the join back before answering.
+
+use bytes::Bytes;
+use starling_ring::Operation;
+use starling_storage::{Lookup, ReadError, Tier};
+use starling_storage::values::{self, Causal, Context};
+use tokio::time::Instant;
+
+use super::plan::Plan;
+use super::quorum::Verdict;
+use super::read_gather::{Answer, ReadGather};
+use super::write::number;
+use super::write_gather::WriteGather;
+use super::{Coordinator, ReadRequest, RequestError};
+use crate::internode::message::Kind;
+use crate::internode::{Waiter, link};
+use crate::time::now;
+
+/// What a read found.
+#[derive(Debug, Clone)]
+pub struct ReadResult {
+    /// The siblings, newest first; none when there is nothing or it was deleted.
+    pub values: Vec<Bytes>,
+    /// The sealed context of all that was seen.
+    pub context: Bytes,
+}
+
+/// How many replicas are asked for the state itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// The first; the others send digests.
+    OneState,
+    /// All.
+    States,
+    /// All living replicas, and all must answer.
+    Everyone,
+}
+
+impl Coordinator {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`RequestError`]; a read changes nothing but staleness, whatever it answers.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadResult, RequestError> {
+        let state = self.read_state(&request).await?;
+        let values = state.visible(request.bucket.lww).into_iter();
+        let values: Vec<Bytes> = values.map(|sibling| sibling.value.clone()).collect();
+        crate::metrics::observe_siblings(values.len());
+        let context = self.seal(&request.bucket, &request.key, state.context());
+        Ok(ReadResult { values, context })
+    }
+
+    /// Reads the whole causal state of a key at the request's level.
+    pub(super) async fn read_state(&self, request: &ReadRequest) -> Result<Causal, RequestError> {
+        let began = now();
+        let plan = self.plan(&request.bucket, &request.key, request.level, Operation::Read)?;
+        self.check_available(&plan)?;
+        let floor = match &request.floor {
+            Some(token) => Some(self.unseal(&request.bucket, &request.key, token)?),
+            None => None,
+        };
+        let answers = self.ask(&plan, Ask::OneState, request.deadline).await?;
+        let state = match agreed(&answers) {
+            Some(state) => decode(state)?,
+            None => {
+                crate::metrics::observe_digest_mismatch();
+                let states = self.ask(&plan, Ask::States, request.deadline).await?;
+                self.reconcile(&plan, &states, request.deadline).await?
+            }
+        };
+        self.hedging.observe(now().saturating_duration_since(began));
+        match floor {
+            Some(floor) if !floor.is_subset(state.context()) => {
+                self.raise_to_floor(&plan, &floor, request.deadline).await
+            }
+            _ => Ok(state),
+        }
+    }
+
+    /// Joins what every living replica has, because the level's replicas have not seen the floor.
+    async fn raise_to_floor(
+        &self,
+        plan: &Plan,
+        floor: &Context,
+        deadline: Instant,
+    ) -> Result<Causal, RequestError> {
+        let states = self.ask(plan, Ask::Everyone, deadline).await?;
+        let state = self.reconcile(plan, &states, deadline).await?;
+        if floor.is_subset(state.context()) { Ok(state) } else { Err(RequestError::FloorNotMet) }
+    }
+
+    async fn ask(
+        &self,
+        plan: &Plan,
+        ask: Ask,
+        deadline: Instant,
+    ) -> Result<Vec<Option<Answer>>, RequestError> {
+        let preference = self.preference(plan);
+        let chosen = match ask {
+            Ask::Everyone => preference.clone(),
+            Ask::OneState | Ask::States => plan.tracker.choose(&preference),
+        };
+        if chosen.is_empty() {
+            self.check_available(plan)?;
+        }
+        let replicas = plan.replicas().len();
+        let (gather, mut decision) = ReadGather::new(plan.tracker.clone(), replicas, match ask {
+            Ask::Everyone => chosen.len(),
+            Ask::OneState | Ask::States => 0,
+        });
+        let mut spare = preference.into_iter().filter(|index| !chosen.contains(index));
+        for (place, &index) in chosen.iter().enumerate() {
+            let kind = if place == 0 || ask != Ask::OneState { Kind::Read } else { Kind::Digest };
+            self.question(plan, index, kind, &gather, deadline);
+        }
+        if let Ok(verdict) = decision.try_recv() {
+            return self.answers_of(plan, &gather, verdict);
+        }
+        let mut another = || match spare.next() {
+            Some(index) => {
+                self.question(plan, index, Kind::Read, &gather, deadline);
+                true
+            }
+            None => false,
+        };
+        let timer = tokio::time::sleep_until((now() + self.hedging.delay()).min(deadline));
+        tokio::pin!(timer);
+        loop {
+            tokio::select! {
+                biased;
+                verdict = &mut decision => {
+                    return self.answers_of(plan, &gather, verdict.unwrap_or(Verdict::Impossible));
+                }
+                () = gather.wants_another.notified() => {
+                    another();
+                }
+                () = &mut timer => {
+                    if now() >= deadline {
+                        return Err(RequestError::Timeout { tally: gather.tally(), write: false });
+                    }
+                    if self.hedging.spend() && another() {
+                        crate::metrics::observe_hedged_read();
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    fn answers_of(
+        &self,
+        plan: &Plan,
+        gather: &ReadGather,
+        verdict: Verdict,
+    ) -> Result<Vec<Option<Answer>>, RequestError> {
+        match verdict {
+            Verdict::Met => Ok(gather.answers()),
+            Verdict::Undecided | Verdict::Impossible => {
+                Err(RequestError::Unavailable { level: plan.level, tally: gather.tally() })
+            }
+        }
+    }
+
+    /// Puts one question to one replica; the answer goes to the gather.
+    fn question(
+        &self,
+        plan: &Plan,
+        index: usize,
+        kind: Kind,
+        gather: &std::sync::Arc<ReadGather>,
+        deadline: Instant,
+    ) {
+        let node = plan.replicas()[index];
+        if node == self.local.me {
+            return self.question_here(plan, index, gather.clone());
+        }
+        let request = link::Request {
+            kind,
+            flags: 0,
+            budget: deadline.saturating_duration_since(now()),
+            mint: 0,
+            header: &plan.storage_key,
+            operand: &[],
+            bucket: None,
+        };
+        self.ask_node(node, &request, Waiter::new(gather.clone(), number(index)));
+    }
+
+    fn question_here(&self, plan: &Plan, index: usize, gather: std::sync::Arc<ReadGather>) {
+        let mint = self.replica.clock().last();
+        match self.replica.read(&plan.storage_key, Tier::Cached) {
+            Ok(Lookup::Found(state)) => gather.record(index, Some(Answer::State(Some(state), mint))),
+            Ok(Lookup::Absent) => gather.record(index, Some(Answer::State(None, mint))),
+            Ok(Lookup::NotCached) => {
+                let (replica, blocking) = (self.replica.clone(), self.blocking.clone());
+                let key = plan.storage_key.clone();
+                tokio::spawn(async move {
+                    let found = blocking.run(move || replica.read(&key, Tier::Any)).await;
+                    gather.record(index, answer_here(found, mint));
+                    gather.wants_another.notify_one();
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read from the store");
+                gather.record(index, None);
+                gather.wants_another.notify_one();
+            }
+        }
+    }
+
+    /// Joins the states, and writes the join to those that lack it until as many replicas hold it
+    /// as the level asks for: with 2R > N no later read at the level can see less.
+    async fn reconcile(
+        &self,
+        plan: &Plan,
+        answers: &[Option<Answer>],
+        deadline: Instant,
+    ) -> Result<Causal, RequestError> {
+        let states = || answers.iter().flatten().filter_map(|answer| match answer {
+            Answer::State(Some(state), _) => Some(state.as_ref()),
+            _ => None,
+        });
+        let oldest = answers.iter().flatten().filter_map(|answer| match answer {
+            Answer::State(_, mint) => Some(*mint),
+            Answer::Digest(_) => None,
+        });
+        let mint = oldest.min().unwrap_or(0);
+        let joined = Bytes::from(values::merge(None, states()));
+        if states().next().is_none() {
+            return Ok(Causal::default());
+        }
+        let wanted = values::digest(&joined);
+        let holds: Vec<bool> = answers
+            .iter()
+            .map(|answer| answer.as_ref().is_some_and(|answer| answer.digest() == wanted))
+            .collect();
+        if holds.iter().any(|holds| !holds) {
+            self.write_back(plan, &joined, mint, &holds, deadline).await?;
+        }
+        decode(Some(joined))
+    }
+
+    async fn write_back(
+        &self,
+        plan: &Plan,
+        joined: &Bytes,
+        mint: u64,
+        holds: &[bool],
+        deadline: Instant,
+    ) -> Result<(), RequestError> {
+        crate::metrics::observe_read_repair();
+        let nobody_down = vec![false; holds.len()];
+        let (gather, decision) = WriteGather::new(plan.tracker.clone(), &nobody_down, None);
+        let mutation = link::Request {
+            kind: Kind::Mutate,
+            flags: 0,
+            budget: deadline.saturating_duration_since(now()),
+            mint,
+            header: &plan.storage_key,
+            operand: joined,
+            bucket: Some((plan.bucket.id, &plan.bucket.name)),
+        };
+        for (index, node) in plan.replicas().iter().enumerate() {
+            if holds[index] {
+                gather.record(index, true);
+            } else if *node == self.local.me {
+                self.apply_here(&plan.storage_key, joined, index, gather.clone()).await;
+            } else if self.liveness.is_reachable(*node) {
+                self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));
+            } else {
+                gather.record(index, false);
+            }
+        }
+        match tokio::time::timeout_at(deadline, decision).await {
+            Ok(Ok(Verdict::Met)) => Ok(()),
+            _ => Err(RequestError::Timeout { tally: gather.tally(), write: false }),
+        }
+    }
+
+    async fn apply_here(
+        &self,
+        key: &Bytes,
+        joined: &Bytes,
+        index: usize,
+        gather: std::sync::Arc<WriteGather>,
+    ) {
+        let (replica, mutation) = (self.replica.clone(), [(key.clone(), joined.clone())]);
+        let applied = self.blocking.run(move || replica.apply_repair(&mutation)).await;
+        match applied {
+            Ok(()) => {
+                self.replica.commit().on_durable(Box::new(move || gather.record(index, true)));
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot apply a read repair");
+                gather.record(index, false);
+            }
+        }
+    }
+}
+
+/// The state, if every answer has its digest: `Some(None)` where all have nothing.
+#[expect(clippy::option_option, reason = "agreement on absence is agreement")]
+fn agreed(answers: &[Option<Answer>]) -> Option<Option<Bytes>> {
+    let mut answers = answers.iter().flatten();
+    let first = answers.next()?;
+    let digest = first.digest();
+    let mut state = None;
+    for answer in std::iter::once(first).chain(answers) {
+        if answer.digest() != digest {
+            return None;
+        }
+        if let Answer::State(found, _) = answer {
+            state = Some(found.clone());
+        }
+    }
+    state
+}
+
+fn answer_here(
+    found: Result<Lookup, ReadError>,
+    mint: u64,
+) -> Option<Answer> {
+    match found {
+        Ok(Lookup::Found(state)) => Some(Answer::State(Some(state), mint)),
+        Ok(Lookup::Absent) => Some(Answer::State(None, mint)),
+        Ok(Lookup::NotCached) => None,
+        Err(error) => {
+            tracing::error!(%error, "cannot read from the store");
+            None
+        }
+    }
+}
+
+fn decode(state: Option<Bytes>) -> Result<Causal, RequestError> {
+    match state {
+        None => Ok(Causal::default()),
+        Some(state) => Causal::decode(state)
+            .map_err(|error| RequestError::Store { reason: error.to_string() }),
+    }
+}

@@ -1,0 +1,123 @@
+//! Gathers the states and digests of one read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use starling_protocol::Frame;
+use starling_storage::values;
+use tokio::sync::{Notify, oneshot};
+
+use super::quorum::{QuorumTracker, Tally, Verdict};
+use crate::internode::link::{Late, state_of};
+use crate::internode::message::Kind;
+use crate::internode::{LinkError, ReplySink};
+
+/// What a replica said of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Its encoded state, or that it has none, and the smallest clock value at which it was read.
+    State(Option<Bytes>, u64),
+    /// The digest of its state.
+    Digest(u128),
+}
+
+impl Answer {
+    pub(super) fn digest(&self) -> u128 {
+        match self {
+            Self::State(state, _) => state.as_deref().map_or(0, values::digest),
+            Self::Digest(digest) => *digest,
+        }
+    }
+}
+
+/// One round of questions.
+pub(super) struct ReadGather {
+    counting: Mutex<Counting>,
+    /// Wakes the read when a contacted replica failed or fell silent: ask another one.
+    pub(super) wants_another: Notify,
+}
+
+struct Counting {
+    tracker: QuorumTracker,
+    answers: Vec<Option<Answer>>,
+    answered: usize,
+    answered_min: usize,
+    decided: Option<oneshot::Sender<Verdict>>,
+}
+
+impl ReadGather {
+    /// A round that ends when the tracker is decided and at least `answered_min` of the
+    /// `replicas` have answered or failed.
+    pub(super) fn new(
+        tracker: QuorumTracker,
+        replicas: usize,
+        answered_min: usize,
+    ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
+        let (decided, decision) = oneshot::channel();
+        let counting = Counting {
+            tracker,
+            answers: vec![None; replicas],
+            answered: 0,
+            answered_min,
+            decided: Some(decided),
+        };
+        (Arc::new(Self { counting: Mutex::new(counting), wants_another: Notify::new() }), decision)
+    }
+
+    /// Counts one replica, this node's own included.
+    pub(super) fn record(&self, replica: usize, answer: Option<Answer>) {
+        let mut counting = self.counting.lock();
+        let verdict = counting.tracker.record(replica, answer.is_some());
+        counting.answers[replica] = answer;
+        counting.answered += 1;
+        let over = match verdict {
+            Verdict::Undecided => false,
+            Verdict::Met => counting.answered >= counting.answered_min,
+            Verdict::Impossible => true,
+        };
+        if over
+            && let Some(decided) = counting.decided.take()
+        {
+            // The reader may have stopped waiting at its deadline.
+            let _nobody_waits = decided.send(verdict);
+        }
+    }
+
+    /// The answers so far, by replica.
+    pub(super) fn answers(&self) -> Vec<Option<Answer>> {
+        self.counting.lock().answers.clone()
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.counting.lock().tracker.tally()
+    }
+}
+
+impl ReplySink for ReadGather {
+    fn reply(&self, replica: u8, answer: Result<Frame, LinkError>) {
+        let answer = answer.ok().and_then(|frame| parse(&frame));
+        let failed = answer.is_none();
+        self.record(usize::from(replica), answer);
+        if failed {
+            self.wants_another.notify_one();
+        }
+    }
+
+    fn late(&self, _replica: u8, late: Late) {
+        if late == Late::Silent {
+            self.wants_another.notify_one();
+        }
+    }
+}
+
+fn parse(frame: &Frame) -> Option<Answer> {
+    match Kind::from_byte(frame.kind)? {
+        Kind::State => Some(Answer::State(state_of(frame), frame.mint)),
+        Kind::DigestIs => {
+            let bytes: [u8; 16] = frame.operand.as_ref().try_into().ok()?;
+            Some(Answer::Digest(u128::from_le_bytes(bytes)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! A write, top to bottom: plan, refuse early, take the context, write here, send the delta to the
+//! others, wait for the level.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling_ring::{ConsistencyLevel, HostId, Operation};
+use starling_storage::values::{Context, OperationId};
+use starling_storage::{
+    Hint, NotLeading, Put, PutError, PutRequest, Replica, StoreError, Tier,
+};
+
+use super::plan::Plan;
+use super::quorum::Verdict;
+use super::write_gather::{HintFor, WriteGather};
+use super::{Coordinator, ReadRequest, RequestError, WriteRequest};
+use crate::internode::link::OVERDUE;
+use crate::internode::message::{FRESH, Kind};
+use crate::internode::{Waiter, link};
+use crate::time::now;
+
+/// A replica's answer is awaited at least until its hint is due, whatever the client waits for.
+const ANSWER_BUDGET_MIN: Duration = OVERDUE.saturating_add(Duration::from_millis(500));
+
+impl Coordinator {
+    /// Stores or deletes a value with this node as the leader; the node must be a replica of the
+    /// key. Returns the sealed context of the write.
+    ///
+    /// # Errors
+    /// [`RequestError`]; the outcome is unknown only on `Timeout`, `WriteFailed` and `Store`.
+    pub async fn write(&self, request: WriteRequest) -> Result<Bytes, RequestError> {
+        self.check_value(&request)?;
+        let plan = self.plan(&request.bucket, &request.key, request.level, Operation::Write)?;
+        let Some(me) = plan.position(self.local.me) else {
+            return Err(RequestError::NoLeader { reason: "it is no replica of the key".into() });
+        };
+        self.check_available(&plan)?;
+        let context = self.context_of(&request).await?;
+        if now() >= request.deadline {
+            return Err(RequestError::Overloaded { reason: "the deadline passed before the write began" });
+        }
+        let down = self.replicas_down(&plan);
+        let put = self.put_here(&plan, &request, context, &down).await?;
+        let token = self.seal(&request.bucket, &request.key, &put.context);
+        self.replicate(&plan, &request, put, me, &down).await?;
+        Ok(token)
+    }
+
+    fn check_value(&self, request: &WriteRequest) -> Result<(), RequestError> {
+        let len = request.value.as_ref().map_or(0, Bytes::len);
+        let max = self.limits.value_bytes_max;
+        if len > max { Err(RequestError::ValueTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    /// What the write replaces: what its token says, or, for an overwrite and for a delete without
+    /// a token, what a quorum shows now.
+    async fn context_of(&self, request: &WriteRequest) -> Result<Context, RequestError> {
+        let looks_first = request.overwrite || request.value.is_none();
+        match &request.context {
+            Some(token) if !request.overwrite => self.unseal(&request.bucket, &request.key, token),
+            None if !looks_first => Ok(Context::default()),
+            _ => {
+                let read = ReadRequest {
+                    bucket: request.bucket.clone(),
+                    key: request.key.clone(),
+                    level: quorum_near(request.level),
+                    floor: request.context.clone(),
+                    deadline: request.deadline,
+                };
+                Ok(self.read_state(&read).await?.context().clone())
+            }
+        }
+    }
+
+    fn replicas_down(&self, plan: &Plan) -> Vec<bool> {
+        plan.replicas().iter().map(|node| !self.liveness.is_reachable(*node)).collect()
+    }
+
+    /// Leads the write in this node's own store: inline while everything is in memory, else where
+    /// waiting is allowed. A clock that has just started may ask for a moment's patience.
+    async fn put_here(
+        &self,
+        plan: &Plan,
+        request: &WriteRequest,
+        context: Context,
+        down: &[bool],
+    ) -> Result<Put, RequestError> {
+        let hints = plan.replicas().iter().zip(down).filter(|(_, down)| **down);
+        let hints: Vec<HostId> =
+            hints.map(|(node, _)| self.local.ring.member(*node).host_id).collect();
+        let job = Arc::new(PutJob {
+            table: request.bucket.id,
+            key: plan.storage_key.clone(),
+            context,
+            operation: request.operation,
+            value: request.value.clone(),
+            lww: request.bucket.lww,
+            hints,
+        });
+        let mut done = job.run(&self.replica, Tier::Cached);
+        while let Err(error) = &done {
+            match error {
+                PutError::NotLeading(NotLeading::Booting { wait_us }) => {
+                    let ready_at = now() + Duration::from_micros(*wait_us);
+                    if ready_at >= request.deadline {
+                        break;
+                    }
+                    tokio::time::sleep_until(ready_at).await;
+                }
+                PutError::NotCached
+                | PutError::NotLeading(NotLeading::Lease { .. })
+                | PutError::Store(StoreError::Stalled) => {}
+                _ => break,
+            }
+            let (job, replica) = (job.clone(), self.replica.clone());
+            done = self.blocking.run(move || job.run(&replica, Tier::Any)).await;
+            if !matches!(done, Err(PutError::NotLeading(NotLeading::Booting { .. }))) {
+                break;
+            }
+        }
+        job.hints.iter().for_each(|_| crate::metrics::observe_hint_stored());
+        done.map_err(|error| put_error(&error))
+    }
+
+    async fn replicate(
+        &self,
+        plan: &Plan,
+        request: &WriteRequest,
+        put: Put,
+        me: usize,
+        down: &[bool],
+    ) -> Result<(), RequestError> {
+        let hosts = plan.replicas().iter().map(|node| self.local.ring.member(*node).host_id);
+        let hint = HintFor {
+            replica: self.replica.clone(),
+            hosts: hosts.collect(),
+            envelope: Hint {
+                table: request.bucket.id,
+                mint: put.mint,
+                key: plan.storage_key.clone(),
+                operand: put.delta.clone(),
+            },
+        };
+        let (gather, decision) = WriteGather::new(plan.tracker.clone(), down, Some(hint));
+        let durable = gather.clone();
+        self.replica.commit().on_durable(Box::new(move || durable.record(me, true)));
+        let budget = request.deadline.saturating_duration_since(now()).max(ANSWER_BUDGET_MIN);
+        let mutation = link::Request {
+            kind: Kind::Mutate,
+            flags: FRESH,
+            budget,
+            mint: put.mint,
+            header: &plan.storage_key,
+            operand: &put.delta,
+            bucket: Some((request.bucket.id, &request.bucket.name)),
+        };
+        for (index, node) in plan.replicas().iter().enumerate() {
+            if index != me && !down[index] {
+                self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));
+            }
+        }
+        match tokio::time::timeout_at(request.deadline, decision).await {
+            Ok(Ok(Verdict::Met)) => Ok(()),
+            Ok(_) => Err(RequestError::WriteFailed { tally: gather.tally() }),
+            Err(_) => Err(RequestError::Timeout { tally: gather.tally(), write: true }),
+        }
+    }
+
+    pub(super) fn ask_node(
+        &self,
+        node: starling_ring::NodeIndex,
+        request: &link::Request<'_>,
+        waiter: Waiter,
+    ) {
+        let link = self.links.to(node).expect("every member but this node has a link");
+        link.send(request, waiter);
+    }
+}
+
+/// The number of a replica on the wire of a gather: a slot has at most 255.
+pub(super) fn number(index: usize) -> u8 {
+    u8::try_from(index).expect("a slot has at most 255 replicas")
+}
+
+/// The quorum to look at first, as near as the level of the write.
+fn quorum_near(level: ConsistencyLevel) -> ConsistencyLevel {
+    match level {
+        ConsistencyLevel::LocalOne | ConsistencyLevel::LocalQuorum => ConsistencyLevel::LocalQuorum,
+        _ => ConsistencyLevel::Quorum,
+    }
+}
+
+fn put_error(error: &PutError) -> RequestError {
+    match error {
+        PutError::TooManySiblings { count, max } => {
+            RequestError::TooManySiblings { count: *count, max: *max }
+        }
+        PutError::ObjectTooLarge { bytes, max } => {
+            RequestError::ValueTooLarge { len: *bytes, max: *max }
+        }
+        PutError::ClockSkew { ahead_us, .. } => RequestError::ClockSkew { ahead_us: *ahead_us },
+        PutError::NotLeading(reason) => RequestError::NoLeader { reason: reason.to_string() },
+        PutError::Store(StoreError::Stalled) => {
+            RequestError::Overloaded { reason: "the store is behind with flushing" }
+        }
+        other => RequestError::Store { reason: other.to_string() },
+    }
+}
+
+/// A put that can be run again, on another thread.
+struct PutJob {
+    table: u32,
+    key: Bytes,
+    context: Context,
+    operation: OperationId,
+    value: Option<Bytes>,
+    lww: bool,
+    hints: Vec<HostId>,
+}
+
+impl PutJob {
+    fn run(&self, replica: &Replica, tier: Tier) -> Result<Put, PutError> {
+        replica.put(&PutRequest {
+            table: self.table,
+            key: &self.key,
+            client: &self.context,
+            operation: self.operation,
+            value: self.value.clone(),
+            lww: self.lww,
+            hints: &self.hints,
+            tier,
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! Opens what a node keeps: the store and the small records beside it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use starling_storage::{DiskFiles, Files, RocksOptions, RocksStore, Store, StoreError};
+
+use crate::config::Config;
+use crate::seams::{Data, Opened, Seams};
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The directory cannot be made, read or written.
+    #[error("cannot use the data directory {}: {source}; check that it exists and belongs to this user, or set data_dir to another", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// The store in it cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Opens the store, which locks the directory, and the records. Blocks.
+///
+/// # Errors
+/// [`DataError`].
+pub fn open(config: &Config, seams: &Seams) -> Result<Opened, DataError> {
+    match &seams.data {
+        Data::Memory(store, files) => Ok((store.clone(), files.clone())),
+        Data::Disk => {
+            let failed =
+                |source| DataError::Directory { path: config.data_dir.clone(), source };
+            let files: Arc<dyn Files> = Arc::new(DiskFiles::open(&config.data_dir).map_err(failed)?);
+            let options = RocksOptions {
+                block_cache_bytes: config.block_cache_bytes as usize,
+                memtable_bytes: config.memtable_bytes as usize,
+                ..RocksOptions::default()
+            };
+            let store: Arc<dyn Store> =
+                Arc::new(RocksStore::open(&config.data_dir.join("store"), &options)?);
+            Ok((store, files))
+        }
+    }
+}

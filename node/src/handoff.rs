@@ -1,0 +1,207 @@
+//! Hinted handoff: sends each peer, once it is back, the writes it missed, in order and paced.
+//!
+//! Invariant: a hint is forgotten only after its target has acknowledged it, or has refused it for
+//! good. The cursor is durable in the store; a crash replays a few hints again, which joins away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use starling_protocol::Frame;
+use starling_ring::HostId;
+use starling_storage::replica::Replica;
+use starling_storage::{Hint, OwedHint};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use crate::blocking::Blocking;
+use crate::internode::link::{Late, Request};
+use crate::internode::message::{Kind, ReplicaError};
+use crate::internode::{Link, LinkError, Links, ReplySink, Waiter};
+use crate::membership::LivenessTable;
+
+/// How often a peer's debt is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Hints in flight to one peer.
+const WINDOW: usize = 128;
+/// Bytes of hints in flight to one peer.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// How long one hint may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the handoff works with.
+#[derive(Clone)]
+pub struct Handoff {
+    /// Where the hints are.
+    pub replica: Arc<Replica>,
+    /// Who is up.
+    pub liveness: Arc<LivenessTable>,
+    /// Where reading hints may block.
+    pub blocking: Blocking,
+    /// At most so many bytes a second to each peer.
+    pub bytes_per_second: u64,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+impl Handoff {
+    /// Starts a task per peer on `tasks`.
+    pub fn start(&self, links: &Links, tasks: &TaskTracker) {
+        for link in links.iter() {
+            let (handoff, link) = (self.clone(), link.clone());
+            tasks.spawn(async move {
+                let stop = handoff.stop.clone();
+                // Cut off at any await: what was acknowledged but not yet forgotten is sent again.
+                stop.run_until_cancelled(handoff.serve(&link)).await;
+            });
+        }
+    }
+
+    async fn serve(&self, link: &Arc<Link>) {
+        let target = link.member.host_id;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let (hints, _) = self.replica.hints().pending(target);
+            if hints > 0 && link.is_connected() && self.liveness.is_reachable(link.peer) {
+                info!(%target, hints, "handing hints over");
+                match self.hand_over(link, target).await {
+                    Ok(0) => {}
+                    Ok(handed) => info!(%target, handed, "hints handed over"),
+                    Err(reason) => debug!(%target, %reason, "handing hints over is interrupted"),
+                }
+            }
+        }
+    }
+
+    /// Sends everything owed. Returns how many hints were taken.
+    async fn hand_over(&self, link: &Arc<Link>, target: HostId) -> Result<u64, String> {
+        let mut handed = 0;
+        loop {
+            let replica = self.replica.clone();
+            let next = self.blocking.run(move || replica.hints().next(target, 0, WINDOW_BYTES)).await;
+            let mut owed = next.map_err(|error| error.to_string())?;
+            owed.truncate(WINDOW);
+            if owed.is_empty() {
+                return Ok(handed);
+            }
+            let results = self.send(link, &owed).await;
+            let taken = results.iter().take_while(|result| is_settled(result)).count();
+            for (hint, result) in owed.iter().zip(&results).take(taken) {
+                note(target, hint, result);
+            }
+            let bytes: u64 = owed[..taken].iter().filter_map(|owed| owed.hint.as_ref()).map(size).sum();
+            handed += taken as u64;
+            crate::metrics::observe_hints_replayed(taken);
+            if let Some(last) = taken.checked_sub(1).map(|last| owed[last].sequence) {
+                let replica = self.replica.clone();
+                let forgotten =
+                    self.blocking.run(move || replica.hints().done_through(target, last)).await;
+                forgotten.map_err(|error| error.to_string())?;
+            }
+            if taken < owed.len() {
+                return Err(format!("{handed} taken, then {:?}", results[taken]));
+            }
+            tokio::time::sleep(pause(bytes, self.bytes_per_second)).await;
+        }
+    }
+
+    /// Sends a window of hints and waits for all answers.
+    async fn send(&self, link: &Arc<Link>, owed: &[OwedHint]) -> Vec<Result<(), LinkError>> {
+        let (window, answered) = Window::new(owed.len());
+        for (place, owed) in owed.iter().enumerate() {
+            let place = u8::try_from(place).expect("a window holds at most 128 hints");
+            let Some(hint) = &owed.hint else {
+                window.settle(place, Err(ReplicaError::Damaged.into()));
+                continue;
+            };
+            let name = self.replica.buckets().name(hint.table);
+            let Some(name) = name else {
+                let reason = "its bucket is not known here".to_owned();
+                window.settle(place, Err(ReplicaError::Bucket { reason }.into()));
+                continue;
+            };
+            let request = Request {
+                kind: Kind::Mutate,
+                flags: 0,
+                budget: ANSWER_WITHIN,
+                mint: hint.mint,
+                header: &hint.key,
+                operand: &hint.operand,
+                bucket: Some((hint.table, &name)),
+            };
+            link.send(&request, Waiter::new(window.clone(), place));
+        }
+        // The sender lives in the window, which every pending answer keeps alive.
+        answered.await.unwrap_or_default()
+    }
+}
+
+fn size(hint: &Hint) -> u64 {
+    (hint.key.len() + hint.operand.len()) as u64
+}
+
+/// How long sending `bytes` should take.
+fn pause(bytes: u64, bytes_per_second: u64) -> Duration {
+    Duration::from_micros(bytes.saturating_mul(1_000_000) / bytes_per_second.max(1))
+}
+
+/// Whether a hint need not be sent again: taken, or refused for a reason that will not pass.
+fn is_settled(result: &Result<(), LinkError>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(LinkError::Refused(ReplicaError::Damaged | ReplicaError::Bucket { .. } | ReplicaError::BadRequest)) => true,
+        Err(_) => false,
+    }
+}
+
+fn note(target: HostId, owed: &OwedHint, result: &Result<(), LinkError>) {
+    match result {
+        Ok(()) => {}
+        Err(reason) if owed.hint.is_none() => {
+            error!(%target, sequence = owed.sequence, %reason, "a stored hint is damaged and was dropped");
+        }
+        Err(reason) => {
+            warn!(%target, sequence = owed.sequence, %reason, "the target refuses a hint for good; it was dropped");
+        }
+    }
+}
+
+/// The answers of one window.
+struct Window(Mutex<Answers>);
+
+struct Answers {
+    results: Vec<Option<Result<(), LinkError>>>,
+    missing: usize,
+    all: Option<oneshot::Sender<Vec<Result<(), LinkError>>>>,
+}
+
+impl Window {
+    fn new(size: usize) -> (Arc<Self>, oneshot::Receiver<Vec<Result<(), LinkError>>>) {
+        let (all, answered) = oneshot::channel();
+        let answers = Answers { results: vec![None; size], missing: size, all: Some(all) };
+        (Arc::new(Self(Mutex::new(answers))), answered)
+    }
+
+    fn settle(&self, place: u8, result: Result<(), LinkError>) {
+        let mut answers = self.0.lock();
+        answers.results[usize::from(place)] = Some(result);
+        answers.missing -= 1;
+        if answers.missing == 0
+            && let Some(all) = answers.all.take()
+        {
+            let results = std::mem::take(&mut answers.results);
+            // The handoff may have been stopped while it waited.
+            let _stopped = all.send(results.into_iter().flatten().collect());
+        }
+    }
+}
+
+impl ReplySink for Window {
+    fn reply(&self, place: u8, answer: Result<Frame, LinkError>) {
+        self.settle(place, answer.map(|_| ()));
+    }
+
+    fn late(&self, _place: u8, _late: Late) {}
+}

@@ -1,0 +1,14 @@
+//! The connections between nodes: persistent, one in each direction per pair, many requests in
+//! flight on each.
+//!
+//! [`Link`] is the asking end, [`server`] the answering one. Neither decides anything about
+//! quorums or membership.
+
+pub mod handshake;
+pub mod link;
+pub mod links;
+pub mod message;
+pub mod server;
+
+pub use link::{Link, LinkError, ReplySink, Waiter};
+pub use links::Links;

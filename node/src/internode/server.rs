@@ -1,0 +1,385 @@
+//! The answering end of the connections between nodes.
+//!
+//! Everything read from a socket in one go is handled in one go: its mutations become one batch,
+//! one wait for durability, one burst of acknowledgements.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use starling_protocol::{Frame, FrameDecoder, encode_parts, encode_raw};
+use starling_ring::NodeIndex;
+use starling_storage::{ApplyError, Lookup, ReadError, StoreError, Tier};
+use starling_storage::{keys, values};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::handshake;
+use super::links::FRAME_BYTES_MAX;
+use super::message::{ABSENT, BucketName, FRESH, Hello, Kind, Refusal, ReplicaError};
+use crate::membership::{Genesis, PeerEvent};
+use crate::native::Serving;
+use crate::net::{Listener, Stream};
+use crate::outbound::Outbound;
+
+/// Answers that may wait for a peer that does not read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+const READ_CHUNK: usize = 256 * 1024;
+
+/// Who answers: at first only for the creation of the cluster, then for everything.
+#[derive(Clone)]
+pub struct Answering {
+    /// The way into the cluster, answering until and after it exists.
+    pub genesis: Arc<Genesis>,
+    /// Set once the cluster exists.
+    pub serving: Arc<std::sync::OnceLock<Arc<Serving>>>,
+}
+
+/// Accepts peers until `stop`.
+pub async fn serve(
+    mut listener: Box<dyn Listener>,
+    answering: Answering,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, from)) => {
+                let (answering, stop) = (answering.clone(), stop.clone());
+                tasks.spawn(async move {
+                    let talk = talk(stream, &answering, &stop);
+                    if let Some(reason) = stop.run_until_cancelled(talk).await {
+                        debug!(%from, %reason, "peer connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Greets, then answers until the stream ends. Returns why it ended.
+async fn talk(mut stream: Stream, answering: &Answering, stop: &CancellationToken) -> String {
+    let mut received = BytesMut::new();
+    let first = handshake::receive(&mut stream.reader, &mut received);
+    let first = match tokio::time::timeout(handshake::HANDSHAKE_TIMEOUT, first).await {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "no greeting in time".to_owned(),
+    };
+    match Kind::from_byte(first.kind) {
+        Some(Kind::Shadow) => answer_shadow(&mut stream, answering, &first).await,
+        Some(Kind::Hello) => match greet(&mut stream, answering, &first).await {
+            Ok((peer, serving)) => answer_all(stream, received, peer, serving, stop).await,
+            Err(reason) => reason,
+        },
+        _ => {
+            crate::metrics::observe_bad_frame("peer");
+            format!("unexpected first message (kind {:#04x})", first.kind)
+        }
+    }
+}
+
+async fn answer_shadow(stream: &mut Stream, answering: &Answering, frame: &Frame) -> String {
+    let Ok(shadow) = starling_protocol::decode_header(&frame.header) else {
+        return "its shadow message is not understood".to_owned();
+    };
+    let reply = answering.genesis.shadow_from(shadow);
+    match handshake::send(&mut stream.writer, Kind::Shadow, &reply).await {
+        Ok(()) => "shadow answered".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn greet(
+    stream: &mut Stream,
+    answering: &Answering,
+    frame: &Frame,
+) -> Result<(NodeIndex, Arc<Serving>), String> {
+    let hello: Hello =
+        starling_protocol::decode_header(&frame.header).map_err(|error| error.to_string())?;
+    let judged = match answering.serving.get() {
+        None => Err(Refusal::NotReady),
+        Some(serving) => handshake::judge(&hello, &serving.local).map(|()| serving.clone()),
+    };
+    match judged {
+        Ok(serving) => {
+            let welcome = serving.local.hello(hello.host_id);
+            let sent = handshake::send(&mut stream.writer, Kind::Welcome, &welcome).await;
+            sent.map_err(|error| error.to_string())?;
+            let peer = serving.local.ring.index_of(hello.host_id).expect("judged to be a member");
+            serving.report(PeerEvent::Greeted {
+                peer: hello.host_id,
+                incarnation: hello.incarnation,
+                boot_nonce: hello.boot_nonce,
+            });
+            Ok((peer, serving))
+        }
+        Err(refusal) => {
+            if refusal != Refusal::NotReady {
+                warn!(peer = %hello.host_id, %refusal, "refused a peer");
+            }
+            let sent = handshake::send(&mut stream.writer, Kind::Refused, &refusal).await;
+            Err(sent.map_or_else(|error| error.to_string(), |()| refusal.to_string()))
+        }
+    }
+}
+
+async fn answer_all(
+    stream: Stream,
+    received: BytesMut,
+    peer: NodeIndex,
+    serving: Arc<Serving>,
+    stop: &CancellationToken,
+) -> String {
+    let Stream { mut reader, mut writer } = stream;
+    let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
+    let answerer = Answerer { peer, serving, outbound: outbound.clone(), named: Mutex::default() };
+    let reason = tokio::select! {
+        () = stop.cancelled() => "the node is stopping".to_owned(),
+        reason = answerer.read(&mut reader, received) => reason,
+        written = outbound.write_to(&mut writer) => match written {
+            Ok(()) => "closed".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    };
+    outbound.close();
+    info!(peer = %answerer.serving.local.ring.member(peer).host_id, %reason, "peer left");
+    reason
+}
+
+struct Answerer {
+    peer: NodeIndex,
+    serving: Arc<Serving>,
+    outbound: Arc<Outbound>,
+    /// The tables whose buckets the peer has named, and this node knows by the same name.
+    named: Mutex<BTreeSet<u32>>,
+}
+
+/// The mutations of one read, and the requests they answer.
+#[derive(Default)]
+struct Mutations {
+    requests: Vec<u64>,
+    entries: Vec<(Bytes, Bytes)>,
+}
+
+impl Answerer {
+    async fn read(&self, reader: &mut (impl AsyncRead + Unpin), mut received: BytesMut) -> String {
+        let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+        loop {
+            let mut mutations = Mutations::default();
+            loop {
+                match decoder.next(&mut received) {
+                    Ok(Some(frame)) => self.take(frame, &mut mutations).await,
+                    Ok(None) => break,
+                    Err(error) => {
+                        crate::metrics::observe_bad_frame("peer");
+                        return error.to_string();
+                    }
+                }
+            }
+            if !mutations.requests.is_empty() {
+                self.apply(mutations).await;
+            }
+            self.outbound.has_room().await;
+            received.reserve(READ_CHUNK);
+            match reader.read_buf(&mut received).await {
+                Ok(0) => return "closed by the peer".to_owned(),
+                Ok(_) => self.serving.liveness.heard(self.peer),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    async fn take(&self, frame: Frame, mutations: &mut Mutations) {
+        let id = frame.request_id;
+        match Kind::from_byte(frame.kind) {
+            Some(Kind::Mutate) => match self.admit(&frame) {
+                Ok(()) => {
+                    mutations.requests.push(id);
+                    mutations.entries.push((frame.header, frame.operand));
+                }
+                Err(error) => self.fail(id, &error),
+            },
+            Some(kind @ (Kind::Read | Kind::Digest)) => self.look_up(id, kind, frame.header),
+            Some(Kind::Bucket) => self.name_bucket(&frame).await,
+            Some(Kind::Ping) => self.pong(id),
+            Some(Kind::Gossip | Kind::Probe) => self.to_membership(id, &frame),
+            Some(Kind::Forward) => self.forwarded(id, frame),
+            _ => {
+                crate::metrics::observe_bad_frame("peer");
+                self.fail(id, &ReplicaError::BadRequest);
+            }
+        }
+    }
+
+    /// Refuses what must not be applied: a stopping node's mutations, those of a bucket that the
+    /// two nodes do not know by the same name, and fresh ones from a clock too far ahead.
+    fn admit(&self, frame: &Frame) -> Result<(), ReplicaError> {
+        if self.serving.is_stopping() {
+            return Err(ReplicaError::ShuttingDown);
+        }
+        let table = keys::decode(&frame.header).map_err(|_| ReplicaError::BadRequest)?.table;
+        if !self.named.lock().contains(&table) {
+            let reason = format!("table {table:#010x} has no agreed name on this connection");
+            return Err(ReplicaError::Bucket { reason });
+        }
+        if frame.flags & FRESH != 0 {
+            self.serving.observe_mint(frame.mint)?;
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, mutations: Mutations) {
+        let Mutations { requests, entries } = mutations;
+        crate::metrics::observe_replica_writes(requests.len());
+        let mut applied = self.serving.replica.apply(&entries);
+        if matches!(applied, Err(ApplyError::Store(StoreError::Stalled))) {
+            let replica = self.serving.replica.clone();
+            applied = self.serving.blocking.run(move || replica.apply_waiting(&entries)).await;
+        }
+        match applied {
+            Ok(()) => self.acknowledge(requests),
+            Err(ApplyError::BadOperands { bad }) => {
+                warn!(peer = self.peer.0, damaged = bad.len(), "refused damaged mutations");
+                let damaged: BTreeSet<usize> = bad.iter().map(|operand| operand.index).collect();
+                let whole = |place: &usize| !damaged.contains(place);
+                damaged.iter().for_each(|place| self.fail(requests[*place], &ReplicaError::Damaged));
+                let taken = (0..requests.len()).filter(whole).map(|place| requests[place]);
+                self.acknowledge(taken.collect());
+            }
+            Err(error) => {
+                warn!(%error, "cannot apply a peer's mutations");
+                let error = replica_error(&error);
+                requests.iter().for_each(|id| self.fail(*id, &error));
+            }
+        }
+    }
+
+    fn acknowledge(&self, requests: Vec<u64>) {
+        let outbound = self.outbound.clone();
+        self.serving.replica.commit().on_durable(Box::new(move || {
+            let _peer_is_gone = outbound.push(|out| {
+                for id in requests {
+                    encode_raw(out, Kind::Ack as u8, 0, id, 0, 0, &[], &[]);
+                }
+            });
+        }));
+    }
+
+    fn look_up(&self, id: u64, kind: Kind, key: Bytes) {
+        crate::metrics::observe_replica_read();
+        let mint = self.serving.replica.clock().last();
+        match self.serving.replica.read(&key, Tier::Cached) {
+            Ok(Lookup::NotCached) => {
+                let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
+                tokio::spawn(async move {
+                    let replica = serving.replica.clone();
+                    let found = serving.blocking.run(move || replica.read(&key, Tier::Any)).await;
+                    answer_lookup(&outbound, id, kind, mint, found);
+                });
+            }
+            found => answer_lookup(&self.outbound, id, kind, mint, found),
+        }
+    }
+
+    async fn name_bucket(&self, frame: &Frame) {
+        let name = match starling_protocol::decode_header::<BucketName>(&frame.header) {
+            Ok(name) => name,
+            Err(error) => return warn!(%error, "a bucket's name is not understood"),
+        };
+        match self.serving.adopt_bucket(name.id, name.name).await {
+            Ok(()) => {
+                self.named.lock().insert(name.id);
+            }
+            // Not answered: the mutations that follow are refused one by one.
+            Err(error) => warn!(%error, "a peer named a bucket that is not accepted here"),
+        }
+    }
+
+    fn pong(&self, id: u64) {
+        let clock = self.serving.wall_clock_us().to_le_bytes();
+        let _peer_is_gone = self.outbound.push(|out| {
+            encode_raw(out, Kind::Pong as u8, 0, id, 0, 0, &clock, &[]);
+        });
+    }
+
+    fn to_membership(&self, id: u64, frame: &Frame) {
+        let from = self.serving.local.ring.member(self.peer).host_id;
+        if frame.kind == Kind::Gossip as u8 {
+            match starling_protocol::decode_header(&frame.header) {
+                Ok(message) => self.serving.report(PeerEvent::Gossip { from, message }),
+                Err(error) => warn!(peer = %from, %error, "a gossip message is not understood"),
+            }
+            return;
+        }
+        let about = starling_protocol::decode_header(&frame.header);
+        let reachable = about.ok().and_then(|host| self.serving.local.ring.index_of(host)).is_some_and(|node| {
+            self.serving.liveness.is_reachable(node)
+        });
+        let _peer_is_gone = self.outbound.push(|out| {
+            encode_raw(out, Kind::Probed as u8, 0, id, 0, 0, &[u8::from(reachable)], &[]);
+        });
+    }
+
+    fn forwarded(&self, id: u64, frame: Frame) {
+        let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
+        tokio::spawn(async move {
+            let reply = serving.execute_forwarded(&frame).await;
+            let _peer_is_gone = outbound.push(|out| {
+                encode_parts(out, Kind::Forwarded as u8, 0, id, 0, 0, &reply.response, &reply.operand);
+            });
+        });
+    }
+
+    fn fail(&self, id: u64, error: &ReplicaError) {
+        fail(&self.outbound, id, error);
+    }
+}
+
+fn fail(outbound: &Outbound, id: u64, error: &ReplicaError) {
+    crate::metrics::observe_replica_dropped(error);
+    let _peer_is_gone = outbound.push(|out| {
+        encode_parts(out, Kind::Failed as u8, 0, id, 0, 0, error, &[]);
+    });
+}
+
+fn answer_lookup(
+    outbound: &Outbound,
+    id: u64,
+    kind: Kind,
+    mint: u64,
+    found: Result<Lookup, ReadError>,
+) {
+    let state = match found {
+        Ok(Lookup::Found(state)) => Some(state),
+        Ok(Lookup::Absent | Lookup::NotCached) => None,
+        Err(error) => {
+            warn!(%error, "cannot read from the store");
+            return fail(outbound, id, &ReplicaError::Store { reason: error.to_string() });
+        }
+    };
+    let _peer_is_gone = outbound.push(|out| {
+        if kind == Kind::Digest {
+            let digest = state.as_deref().map_or(0, values::digest).to_le_bytes();
+            encode_raw(out, Kind::DigestIs as u8, 0, id, 0, mint, &[], &digest);
+        } else {
+            let flags = if state.is_none() { ABSENT } else { 0 };
+            encode_raw(out, Kind::State as u8, flags, id, 0, mint, &[], state.as_deref().unwrap_or(&[]));
+        }
+    });
+}
+
+fn replica_error(error: &ApplyError) -> ReplicaError {
+    match error {
+        ApplyError::Store(StoreError::Stalled) => ReplicaError::Overloaded,
+        other => ReplicaError::Store { reason: other.to_string() },
+    }
+}

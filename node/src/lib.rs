@@ -1,0 +1,35 @@
+//! A Starling node as a library: the binary `starling` starts one, tests start several.
+//!
+//! - [`config`]: what it is told
+//! - [`seams`], [`net`], [`time`], [`blocking`]: the outside world, so that tests can bring their own
+//! - [`node`], [`data`], [`local`]: start and stop, what it opens, what it knows of itself
+//! - [`native`]: clients' connections
+//! - [`coordinator`]: reads and writes across replicas
+//! - [`internode`], [`outbound`]: connections between nodes
+//! - [`membership`]: finding the cluster, gossip, failure detection
+//! - [`handoff`]: hints sent to peers that are back
+//! - [`overload`]: what may be in flight
+//! - [`admin`], [`metrics`], [`overview`]: what it shows of itself
+
+pub mod admin;
+pub mod blocking;
+pub mod config;
+pub mod coordinator;
+pub mod data;
+pub mod handoff;
+pub mod internode;
+pub mod local;
+pub mod membership;
+pub mod metrics;
+pub mod native;
+pub mod net;
+pub mod node;
+pub mod outbound;
+pub mod overload;
+pub mod overview;
+pub mod seams;
+pub mod time;
+
+pub use config::Config;
+pub use node::{Node, StartError};
+pub use seams::{Data, Seams};

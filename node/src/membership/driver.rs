@@ -1,0 +1,362 @@
+//! The one task that owns gossip and failure detection: feeds them what happens, does what they say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rand::rngs::StdRng;
+use starling_protocol::encode_header;
+use starling_ring::detector::{self, AccrualDetector, DirectDetector, Liveness, Millis};
+use starling_ring::gossip::{self, Gossip, GossipConfig, Key, Shared};
+use starling_ring::{HostId, NodeIndex};
+use starling_storage::WallClock;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
+
+use super::LivenessTable;
+use crate::internode::Links;
+use crate::internode::link::Request;
+use crate::internode::message::{Kind, WIRE_VERSION};
+use crate::local::Local;
+use crate::time::now;
+
+const TICK_EVERY: Duration = Duration::from_millis(100);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// A clock further than this from the median of its peers' leads no writes.
+const CLOCK_OFFSET_MAX_US: u64 = 250_000;
+/// What a stopping node says of itself under [`Key::Status`].
+const STOPPING: &[u8] = b"stopping";
+
+/// What the links report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// A connection to a peer stands.
+    Up {
+        /// The peer.
+        peer: HostId,
+        /// How often it has started.
+        incarnation: u64,
+        /// Its nonce at that start.
+        boot_nonce: u64,
+    },
+    /// A connection ended or could not be made.
+    Down {
+        /// The peer.
+        peer: HostId,
+        /// Whether nobody listens there.
+        refused: bool,
+    },
+}
+
+/// What peers and the node itself report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A peer has opened a connection to this node.
+    Greeted {
+        /// The peer.
+        peer: HostId,
+        /// How often it has started.
+        incarnation: u64,
+        /// Its nonce at that start.
+        boot_nonce: u64,
+    },
+    /// A gossip message arrived.
+    Gossip {
+        /// From whom.
+        from: HostId,
+        /// What it says.
+        message: gossip::Message,
+    },
+    /// This node is about to stop: the others should know at once.
+    Stopping,
+}
+
+/// What questions to peers brought back.
+enum Answered {
+    Pong { peer: HostId, offset_us: i64 },
+    Probed { about: HostId, reachable: bool },
+}
+
+/// See the module.
+pub struct Driver {
+    local: Arc<Local>,
+    links: Arc<Links>,
+    liveness: Arc<LivenessTable>,
+    gossip: Gossip,
+    direct: DirectDetector,
+    accrual: AccrualDetector,
+    rng: StdRng,
+    heard_ms: Vec<u64>,
+    offsets_us: Vec<Option<i64>>,
+    answers: mpsc::Sender<Answered>,
+    inbox: mpsc::Receiver<Answered>,
+    clock: Arc<dyn WallClock>,
+}
+
+impl Driver {
+    /// A driver that has heard of nobody yet.
+    #[must_use]
+    pub fn new(
+        local: Arc<Local>,
+        links: Arc<Links>,
+        liveness: Arc<LivenessTable>,
+        rng: StdRng,
+        clock: Arc<dyn WallClock>,
+    ) -> Self {
+        let members: Vec<HostId> = local.ring.members().iter().map(|member| member.host_id).collect();
+        let gossip = Gossip::new(GossipConfig {
+            me: local.me.0,
+            incarnation: local.incarnation,
+            boot_nonce: local.boot_nonce,
+            shared: Shared {
+                cluster_id: local.cluster_id,
+                wire_version: WIRE_VERSION,
+                slot_bits: local.ring.epoch().slot_bits,
+                epoch: local.ring.epoch().n,
+            },
+            seeds: (0..).take(members.len()).collect(),
+            members: members.clone(),
+        });
+        let others = members.iter().copied().filter(|host| *host != local.host_id);
+        let (answers, inbox) = mpsc::channel(1_024);
+        Self {
+            direct: DirectDetector::new(others),
+            accrual: AccrualDetector::default(),
+            heard_ms: vec![0; members.len()],
+            offsets_us: vec![None; members.len()],
+            local,
+            links,
+            liveness,
+            gossip,
+            rng,
+            answers,
+            inbox,
+            clock,
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(
+        mut self,
+        mut links: mpsc::Receiver<LinkEvent>,
+        mut peers: mpsc::Receiver<PeerEvent>,
+    ) {
+        let mut ticks = tokio::time::interval(TICK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.introduce();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick(),
+                Some(event) = links.recv() => self.link(event),
+                Some(event) = peers.recv() => self.peer(event),
+                Some(answer) = self.inbox.recv() => self.answered(answer),
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.liveness.uptime_ms())
+    }
+
+    /// Says of this node what the epoch does not.
+    fn introduce(&mut self) {
+        let member = self.local.member();
+        let said = [
+            (Key::Address, member.address.to_string()),
+            (Key::ClientAddress, member.client_address.to_string()),
+            (Key::Datacenter, member.datacenter.clone()),
+            (Key::Rack, member.rack.clone()),
+            (Key::Epoch, self.local.ring.epoch().n.to_string()),
+            (Key::Status, "serving".to_owned()),
+        ];
+        for (key, value) in said {
+            self.gossip(gossip::Event::SetLocal { key, value: value.into_bytes(), urgent: false });
+        }
+    }
+
+    fn tick(&mut self) {
+        for link in self.links.clone().iter() {
+            let place = usize::from(link.peer.0);
+            let heard_ms = self.liveness.heard_ms(link.peer);
+            if heard_ms > self.heard_ms[place] {
+                self.heard_ms[place] = heard_ms;
+                self.detect(detector::Event::FrameFrom(link.member.host_id));
+            }
+            if link.was_used() {
+                self.detect(detector::Event::Used(link.member.host_id));
+            }
+        }
+        self.detect(detector::Event::Tick);
+        self.gossip(gossip::Event::Tick);
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { peer, incarnation, boot_nonce } => {
+                self.check_clone(peer, incarnation, boot_nonce);
+                self.detect(detector::Event::LinkUp(peer, incarnation));
+                self.gossip(gossip::Event::Reachable(peer, true));
+            }
+            LinkEvent::Down { peer, refused } => {
+                self.detect(detector::Event::LinkDown { peer, refused });
+                self.gossip(gossip::Event::Reachable(peer, false));
+            }
+        }
+    }
+
+    fn peer(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Greeted { peer, incarnation, boot_nonce } => {
+                self.check_clone(peer, incarnation, boot_nonce);
+            }
+            PeerEvent::Gossip { from, message } => {
+                self.gossip(gossip::Event::Received { from, message });
+            }
+            PeerEvent::Stopping => {
+                let value = STOPPING.to_vec();
+                self.gossip(gossip::Event::SetLocal { key: Key::Status, value, urgent: true });
+            }
+        }
+    }
+
+    /// One name, one incarnation, two nonces: a copied data directory.
+    fn check_clone(&self, peer: HostId, incarnation: u64, boot_nonce: u64) {
+        let known = self.gossip.state(peer);
+        if known.is_some_and(|known| known.incarnation == incarnation && known.boot_nonce != boot_nonce) {
+            error!(%peer, incarnation, "two nodes run with one host id: a data directory was copied; stop one of them and wipe it");
+        }
+    }
+
+    fn detect(&mut self, event: detector::Event) {
+        let (now, mut effects) = (self.now(), Vec::new());
+        self.direct.step(now, event, &mut self.rng, &mut effects);
+        for effect in effects {
+            match effect {
+                detector::Effect::Ping(peer) => self.ping(peer),
+                detector::Effect::AskPeers { about, peers } => self.ask(about, &peers),
+                detector::Effect::Liveness(peer, liveness) => self.believe(peer, liveness),
+            }
+        }
+    }
+
+    fn believe(&self, peer: HostId, liveness: Liveness) {
+        let Some(node) = self.local.ring.index_of(peer) else { return };
+        self.liveness.set(node, liveness);
+        match liveness {
+            Liveness::Up => info!(%peer, "peer is up"),
+            Liveness::Suspect => warn!(%peer, "peer is silent"),
+            Liveness::UnreachableFromMe => warn!(%peer, "peer is reached by others but not from here"),
+            Liveness::Down => warn!(%peer, "peer is down"),
+        }
+    }
+
+    fn gossip(&mut self, event: gossip::Event) {
+        let (now, mut effects) = (self.now(), Vec::new());
+        self.gossip.step(now, event, &mut self.rng, &mut effects);
+        for effect in effects {
+            match effect {
+                gossip::Effect::Send { to, message } => self.send(to, &message),
+                gossip::Effect::Heartbeat(host) => self.accrual.heartbeat(now, host),
+                gossip::Effect::StateChanged(host) => self.changed(host),
+                gossip::Effect::Foreign { from, theirs } => {
+                    warn!(%from, ?theirs, "a gossip message of another cluster, version or epoch was dropped");
+                }
+                gossip::Effect::Fatal(reason) => {
+                    error!(%reason, "this node must not go on");
+                    starling_storage::commit::abort_process(&reason.to_string());
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, host: HostId) {
+        let status = self.gossip.state(host).and_then(|state| state.value(Key::Status));
+        if status == Some(STOPPING) {
+            info!(peer = %host, "peer stops");
+            self.detect(detector::Event::Leaving(host));
+        }
+    }
+
+    fn send(&self, to: HostId, message: &gossip::Message) {
+        let Some(link) = self.local.ring.index_of(to).and_then(|node| self.links.to(node)) else {
+            return;
+        };
+        let mut header = BytesMut::new();
+        encode_header(message, &mut header);
+        link.tell(&Request::control(Kind::Gossip, ANSWER_WITHIN, &header));
+    }
+
+    fn ping(&self, peer: HostId) {
+        let Some(link) = self.local.ring.index_of(peer).and_then(|node| self.links.to(node)) else {
+            return;
+        };
+        let (link, answers, clock) = (link.clone(), self.answers.clone(), self.clock.clone());
+        tokio::spawn(async move {
+            let sent_at = now();
+            let sent_us = clock.now_us();
+            let request = Request::control(Kind::Ping, ANSWER_WITHIN, &[]);
+            let Ok(pong) = link.call(&request).await else { return };
+            let half_way = now().saturating_duration_since(sent_at) / 2;
+            let Ok(theirs) = <[u8; 8]>::try_from(pong.header.as_ref()) else { return };
+            let expected = i128::from(sent_us) + i128::try_from(half_way.as_micros()).unwrap_or(0);
+            let offset = i128::from(u64::from_le_bytes(theirs)) - expected;
+            let offset_us = i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX });
+            // The driver may have ended with the node.
+            let _ended = answers.send(Answered::Pong { peer, offset_us }).await;
+        });
+    }
+
+    fn ask(&self, about: HostId, peers: &[HostId]) {
+        for peer in peers {
+            let link = self.local.ring.index_of(*peer).and_then(|node| self.links.to(node));
+            let Some(link) = link else { continue };
+            let (link, answers) = (link.clone(), self.answers.clone());
+            tokio::spawn(async move {
+                let mut header = BytesMut::new();
+                encode_header(&about, &mut header);
+                let answer = link.call(&Request::control(Kind::Probe, ANSWER_WITHIN, &header)).await;
+                let reachable = answer.is_ok_and(|frame| frame.header.first() == Some(&1));
+                // The driver may have ended with the node.
+                let _ended = answers.send(Answered::Probed { about, reachable }).await;
+            });
+        }
+    }
+
+    fn answered(&mut self, answer: Answered) {
+        match answer {
+            Answered::Probed { about, reachable } => {
+                self.detect(detector::Event::Report { about, reachable });
+            }
+            Answered::Pong { peer, offset_us } => {
+                if let Some(NodeIndex(place)) = self.local.ring.index_of(peer) {
+                    self.offsets_us[usize::from(place)] = Some(offset_us);
+                    crate::metrics::observe_clock_offset(peer, offset_us);
+                    self.judge_own_clock();
+                }
+            }
+        }
+    }
+
+    /// Compares this node's clock with the median of its living peers'.
+    fn judge_own_clock(&self) {
+        let living = (0..).map(NodeIndex).zip(&self.offsets_us);
+        let living = living.filter(|(node, _)| self.liveness.is_reachable(*node));
+        let mut offsets: Vec<i64> = living.filter_map(|(_, offset)| *offset).collect();
+        if offsets.is_empty() {
+            return;
+        }
+        // This node agrees with itself.
+        offsets.push(0);
+        offsets.sort_unstable();
+        let median = offsets[offsets.len() / 2];
+        let may_lead = median.unsigned_abs() <= CLOCK_OFFSET_MAX_US;
+        if self.liveness.set_may_lead(may_lead) != may_lead {
+            if may_lead {
+                info!("this node's clock agrees with its peers' again; it leads writes");
+            } else {
+                error!(offset_ms = median / 1_000, "this node's clock is too far from its peers'; it leads no writes until it is set");
+            }
+        }
+    }
+}

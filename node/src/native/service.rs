@@ -1,0 +1,336 @@
+//! What a node does for its clients, whichever connection they come by: theirs, or a peer's that
+//! forwards their write.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use starling_protocol::{ContextToken, Frame, PutMode, Request, Response, WireError};
+use starling_storage::{BucketError, ClockError, Replica, WallClock};
+use starling_storage::values::OperationId;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::errors::{consistency, wire_error};
+use super::views;
+use crate::blocking::Blocking;
+use crate::coordinator::{Bucket, Coordinator, Leader, ReadRequest, RequestError, WriteRequest};
+use crate::internode::message::{Kind, ReplicaError};
+use crate::local::Local;
+use crate::membership::{LivenessTable, PeerEvent};
+use crate::metrics::{Op, observe_request};
+use crate::overload::Share;
+use crate::time::now;
+
+/// The version of the native protocol.
+pub const WIRE_VERSION: u16 = 1;
+/// No client waits longer than this, whatever its frames say.
+const BUDGET_MAX: Duration = Duration::from_secs(60);
+
+/// An answer and its operand.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The header.
+    pub response: Response,
+    /// The operand: the siblings of a value.
+    pub operand: Bytes,
+}
+
+/// The client port's view of the node: before the cluster exists it can only say so.
+pub struct Service {
+    serving: Arc<OnceLock<Arc<Serving>>>,
+    waiting_for: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    frame_bytes_max: usize,
+}
+
+/// The node once its cluster exists.
+pub struct Serving {
+    /// This node.
+    pub local: Arc<Local>,
+    /// Coordinates clients' requests.
+    pub coordinator: Arc<Coordinator>,
+    /// This node's own data.
+    pub replica: Arc<Replica>,
+    /// Who is up.
+    pub liveness: Arc<LivenessTable>,
+    /// Where blocking work runs.
+    pub blocking: Blocking,
+    /// The wall clock.
+    pub wall_clock: Arc<dyn WallClock>,
+    /// Where peers' messages for the membership go.
+    pub membership: mpsc::Sender<PeerEvent>,
+    /// Set while the node stops.
+    pub stopping: AtomicBool,
+}
+
+impl Serving {
+    /// Whether the node stops and takes nothing new.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Passes on what concerns the membership. Dropped when its queue is full: all of it is said
+    /// again within a second.
+    pub fn report(&self, event: PeerEvent) {
+        let _said_again_soon = self.membership.try_send(event);
+    }
+
+    /// Microseconds of the wall clock.
+    #[must_use]
+    pub fn wall_clock_us(&self) -> u64 {
+        self.wall_clock.now_us()
+    }
+
+    /// Lets the mint of a fresh write move this node's clock.
+    ///
+    /// # Errors
+    /// `ClockSkew` when it is too far ahead.
+    pub fn observe_mint(&self, mint: u64) -> Result<(), ReplicaError> {
+        match self.replica.clock().observe(mint) {
+            Err(ClockError::Skew { ahead_us, .. }) => Err(ReplicaError::ClockSkew { ahead_us }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a peer's word for what a table id means.
+    ///
+    /// # Errors
+    /// The registry's: the id means another name here.
+    pub async fn adopt_bucket(
+        &self,
+        id: u32,
+        name: String,
+    ) -> Result<(), BucketError> {
+        if self.replica.buckets().name(id).as_deref() == Some(name.as_str()) {
+            return Ok(());
+        }
+        let replica = self.replica.clone();
+        self.blocking.run(move || replica.buckets().adopt(id, &name)).await
+    }
+
+    /// The bucket called `keyspace.bucket`, made on first use.
+    ///
+    /// # Errors
+    /// A bad name, an unknown keyspace, or a full registry.
+    pub async fn open_bucket(&self, name: &str) -> Result<Bucket, WireError> {
+        let Some((keyspace, bucket)) = name.split_once('.') else {
+            return Err(WireError::BadBucketName {
+                name: name.to_owned(),
+                reason: "it is written keyspace.bucket".to_owned(),
+            });
+        };
+        let Some(placement) = self.local.ring.keyspace(keyspace) else {
+            return Err(WireError::UnknownKeyspace { name: keyspace.to_owned() });
+        };
+        let lww = placement.mode(bucket) == starling_ring::BucketMode::Lww;
+        let (replica, owned) = (self.replica.clone(), name.to_owned());
+        let opened = self.blocking.run(move || replica.buckets().open(&owned)).await;
+        let id = opened.map_err(|error| super::errors::bucket_error(name, &error))?;
+        Ok(Bucket { id, name: name.to_owned(), keyspace: keyspace.to_owned(), lww })
+    }
+
+    /// Answers a write that a peer could not lead. It is led here or refused: never handed on again.
+    pub async fn execute_forwarded(&self, frame: &Frame) -> Reply {
+        let request: Request = match starling_protocol::decode_header(&frame.header) {
+            Ok(request) => request,
+            Err(error) => {
+                return Reply::error(WireError::BadRequest { message: error.to_string() });
+            }
+        };
+        let (Request::Put { bucket, .. } | Request::Delete { bucket, .. }) = &request else {
+            return Reply::error(WireError::BadRequest { message: "only writes are forwarded".into() });
+        };
+        let Some(name) = self.replica.buckets().name(*bucket) else {
+            return Reply::error(WireError::UnknownBucket { id: *bucket });
+        };
+        match self.open_bucket(&name).await {
+            Ok(bucket) => self.write(&Arc::new(bucket), request, frame, false).await,
+            Err(error) => Reply::error(error),
+        }
+    }
+
+    async fn execute(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
+        match request {
+            Request::Get { .. } => self.read(bucket, request, frame).await,
+            _ => self.write(bucket, request, frame, true).await,
+        }
+    }
+
+    async fn read(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
+        let Request::Get { key, level, floor, .. } = request else {
+            unreachable!("only gets are read");
+        };
+        let began = now();
+        let read = ReadRequest {
+            bucket: bucket.clone(),
+            key,
+            level: consistency(level),
+            floor: floor.map(|token| token.0),
+            deadline: deadline(frame, self.coordinator.limits().read_timeout),
+        };
+        let level = read.level;
+        let result = self.coordinator.read(read).await;
+        observe_request(Op::Read, level, result.as_ref().err(), now().saturating_duration_since(began));
+        match result {
+            Ok(found) => {
+                let lens = found.values.iter().map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX));
+                let sibling_lens = lens.collect();
+                let context = ContextToken(found.context);
+                Reply { response: Response::Value { sibling_lens, context }, operand: concat(found.values) }
+            }
+            Err(error) => Reply::error(wire_error(&error)),
+        }
+    }
+
+    async fn write(
+        &self,
+        bucket: &Arc<Bucket>,
+        request: Request,
+        frame: &Frame,
+        may_forward: bool,
+    ) -> Reply {
+        let began = now();
+        let deadline = deadline(frame, self.coordinator.limits().write_timeout);
+        let (key, level, context, operation, value, overwrite) = match request {
+            Request::Put { key, level, context, operation, mode, .. } => {
+                let value = Some(frame.operand.clone());
+                (key, level, context, operation, value, mode == PutMode::Overwrite)
+            }
+            Request::Delete { key, level, context, operation, .. } => {
+                (key, level, context, operation, None, false)
+            }
+            _ => unreachable!("only puts and deletes are written"),
+        };
+        match self.coordinator.leader(bucket, &key) {
+            Ok(Leader::Here) => {}
+            Ok(Leader::There(leaders)) if may_forward => {
+                let (header, operand) = (&frame.header, &frame.operand);
+                let sent = self.coordinator.forward(bucket, &leaders, header, operand, deadline);
+                return match sent.await {
+                    Ok(answer) => forwarded(&answer),
+                    Err(error) => Reply::error(wire_error(&error)),
+                };
+            }
+            Ok(Leader::There(_)) => {
+                let reason = "it is no replica of the key, or its clock is off".to_owned();
+                let error = RequestError::NoLeader { reason };
+                return Reply::error(wire_error(&error));
+            }
+            Err(error) => return Reply::error(wire_error(&error)),
+        }
+        let op = if value.is_some() { Op::Write } else { Op::Delete };
+        let write = WriteRequest {
+            bucket: bucket.clone(),
+            key,
+            level: consistency(level),
+            context: context.map(|token| token.0),
+            operation: OperationId(operation),
+            value,
+            overwrite,
+            deadline,
+        };
+        let level = write.level;
+        let result = self.coordinator.write(write).await;
+        observe_request(op, level, result.as_ref().err(), now().saturating_duration_since(began));
+        match result {
+            Ok(context) => Reply::of(Response::Written { context: ContextToken(context) }),
+            Err(error) => Reply::error(wire_error(&error)),
+        }
+    }
+}
+
+impl Service {
+    /// A service that answers `NotReady`, naming what `waiting_for` says, until `serving` is set.
+    pub fn new(
+        serving: Arc<OnceLock<Arc<Serving>>>,
+        waiting_for: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+        value_bytes_max: usize,
+    ) -> Self {
+        // A frame holds a value, its key, its context and the rest of the header.
+        let frame_bytes_max = value_bytes_max + (1 << 20);
+        Self { serving, waiting_for, frame_bytes_max }
+    }
+
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        self.frame_bytes_max
+    }
+
+    fn ready(&self) -> Result<&Arc<Serving>, WireError> {
+        let serving = self.serving.get();
+        let serving = serving.ok_or_else(|| WireError::NotReady { waiting_for: (self.waiting_for)() })?;
+        if serving.is_stopping() { Err(WireError::ShuttingDown) } else { Ok(serving) }
+    }
+
+    pub(super) fn hello(&self, wire_version: u16, client: &str) -> Reply {
+        if wire_version != WIRE_VERSION {
+            let message = format!("wire version {wire_version}; this node speaks {WIRE_VERSION}");
+            return Reply::error(WireError::BadRequest { message });
+        }
+        tracing::debug!(%client, "client connected");
+        match self.ready() {
+            Ok(serving) => Reply::of(views::hello(serving, self.frame_bytes_max)),
+            Err(error) => Reply::error(error),
+        }
+    }
+
+    pub(super) fn topology(&self) -> Reply {
+        match self.ready() {
+            Ok(serving) => Reply::of(Response::Topology(views::topology(serving))),
+            Err(error) => Reply::error(error),
+        }
+    }
+
+    pub(super) async fn status(&self) -> Reply {
+        match self.ready() {
+            Ok(serving) => Reply::of(Response::Status(views::status(serving))),
+            Err(error) => Reply::error(error),
+        }
+    }
+
+    pub(super) async fn open_bucket(&self, name: &str) -> Result<Bucket, WireError> {
+        self.ready()?.open_bucket(name).await
+    }
+
+    /// Room for a request of `bytes`, or why there is none.
+    pub(super) fn admit(&self, bytes: usize) -> Result<Share, WireError> {
+        let serving = self.ready()?;
+        serving.coordinator.in_flight().admit(bytes).ok_or_else(|| {
+            crate::metrics::observe_shed("in_flight_bytes");
+            WireError::Overloaded { reason: "too many bytes in flight on this node".to_owned() }
+        })
+    }
+
+    pub(super) async fn execute(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
+        match self.ready() {
+            Ok(serving) => serving.execute(bucket, request, frame).await,
+            Err(error) => Reply::error(error),
+        }
+    }
+}
+
+fn deadline(frame: &Frame, default: Duration) -> Instant {
+    let asked = Duration::from_millis(u64::from(frame.budget_ms));
+    let budget = if asked.is_zero() { default } else { asked.min(BUDGET_MAX) };
+    now() + budget
+}
+
+fn concat(mut values: Vec<Bytes>) -> Bytes {
+    if values.len() == 1 {
+        return values.remove(0);
+    }
+    let mut all = BytesMut::with_capacity(values.iter().map(Bytes::len).sum());
+    values.iter().for_each(|value| all.extend_from_slice(value));
+    all.freeze()
+}
+
+fn forwarded(answer: &Frame) -> Reply {
+    if answer.kind != Kind::Forwarded as u8 {
+        return Reply::error(WireError::Internal { message: "the leader's answer is not understood".into() });
+    }
+    match starling_protocol::decode_header(&answer.header) {
+        Ok(response) => Reply { response, operand: answer.operand.clone() },
+        Err(error) => Reply::error(WireError::Internal { message: error.to_string() }),
+    }
+}

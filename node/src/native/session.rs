@@ -1,0 +1,224 @@
+//! One client's connection: frames in, a task per request, answers out in any order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use starling_protocol::{Frame, FrameDecoder, FrameError, Request, Response, WireError, kind};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::sync::CancellationToken;
+
+use super::service::{Reply, Service};
+use crate::coordinator::Bucket;
+use crate::net::Stream;
+use crate::outbound::Outbound;
+use crate::time::now;
+
+/// A client that has not said hello after this long is closed.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest frame before hello.
+const HELLO_FRAME_MAX: usize = 16 * 1024;
+/// Answers that may wait for a client that does not read; then its requests are not read either.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Buckets one connection may have open.
+const BUCKETS_MAX: usize = 1_024;
+const READ_CHUNK: usize = 64 * 1024;
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client closed it.
+    Client,
+    /// The node stops.
+    Stopped,
+    /// The client sent what no client sends.
+    Misbehaved(String),
+    /// The stream failed.
+    Io(io::Error),
+}
+
+struct Session {
+    service: Arc<Service>,
+    outbound: Arc<Outbound>,
+    buckets: BTreeMap<u32, Arc<Bucket>>,
+    greeted: bool,
+}
+
+pub(super) async fn run(stream: Stream, service: Arc<Service>, stop: CancellationToken) -> End {
+    let Stream { mut reader, mut writer } = stream;
+    let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
+    let mut session =
+        Session { service, outbound: outbound.clone(), buckets: BTreeMap::new(), greeted: false };
+    let writing = outbound.write_to(&mut writer);
+    tokio::pin!(writing);
+    let end = tokio::select! {
+        end = session.read(&mut reader) => end,
+        written = &mut writing => match written {
+            Ok(()) => End::Client,
+            Err(error) => End::Io(error),
+        },
+        () = stop.cancelled() => End::Stopped,
+    };
+    outbound.close();
+    if !matches!(end, End::Io(_)) {
+        // What is already answered still leaves, if the client takes it within a second.
+        let _unsent = tokio::time::timeout(Duration::from_secs(1), writing).await;
+    }
+    end
+}
+
+impl Session {
+    async fn read(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> End {
+        let hello_by = now() + HELLO_TIMEOUT;
+        let mut received = BytesMut::new();
+        let mut decoder = FrameDecoder::new(HELLO_FRAME_MAX);
+        loop {
+            loop {
+                match decoder.next(&mut received) {
+                    Ok(Some(frame)) => {
+                        if let Err(end) = self.take(frame).await {
+                            return end;
+                        }
+                        if self.greeted {
+                            decoder = FrameDecoder::new(self.service.frame_bytes_max());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return self.damaged(&error),
+                }
+            }
+            self.outbound.has_room().await;
+            received.reserve(READ_CHUNK);
+            let read = reader.read_buf(&mut received);
+            let read = if self.greeted {
+                read.await
+            } else {
+                match tokio::time::timeout_at(hello_by, read).await {
+                    Ok(read) => read,
+                    Err(_) => return End::Misbehaved("no hello in time".into()),
+                }
+            };
+            match read {
+                Ok(0) => return End::Client,
+                Ok(_) => {}
+                Err(error) => return End::Io(error),
+            }
+        }
+    }
+
+    /// A stream that has lost its framing cannot be trusted with another frame: the client is told
+    /// why, and closed. Requests already taken are still answered.
+    fn damaged(&self, error: &FrameError) -> End {
+        crate::metrics::observe_bad_frame("client");
+        self.answer(0, &Reply::error(WireError::BadRequest { message: error.to_string() }));
+        End::Misbehaved(error.to_string())
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), End> {
+        let id = frame.request_id;
+        if frame.kind != kind::REQUEST {
+            crate::metrics::observe_bad_frame("client");
+            let message = format!("unknown message kind {:#04x}", frame.kind);
+            self.answer(id, &Reply::error(WireError::BadRequest { message }));
+            return Ok(());
+        }
+        let request: Request = match starling_protocol::decode_header(&frame.header) {
+            Ok(request) => request,
+            Err(error) => {
+                crate::metrics::observe_bad_frame("client");
+                let message = format!("the request header is not understood: {error}");
+                self.answer(id, &Reply::error(WireError::BadRequest { message }));
+                return Ok(());
+            }
+        };
+        if !self.greeted && !matches!(request, Request::Hello { .. }) {
+            return Err(End::Misbehaved("the first request was not hello".into()));
+        }
+        self.dispatch(id, request, frame).await;
+        Ok(())
+    }
+
+    async fn dispatch(&mut self, id: u64, request: Request, frame: Frame) {
+        let service = self.service.clone();
+        match request {
+            Request::Hello { wire_version, client } => {
+                self.greeted = true;
+                self.answer(id, &service.hello(wire_version, &client));
+            }
+            Request::OpenBucket { name } => match self.open(&name).await {
+                Ok(bucket) => self.answer(id, &Reply::of(Response::BucketOpened {
+                    bucket: bucket.id,
+                    keyspace: bucket.keyspace.clone(),
+                    lww: bucket.lww,
+                })),
+                Err(error) => self.answer(id, &Reply::error(error)),
+            },
+            Request::Topology => self.answer(id, &service.topology()),
+            Request::Status => {
+                let outbound = self.outbound.clone();
+                tokio::spawn(async move { send(&outbound, id, &service.status().await) });
+            }
+            request @ (Request::Get { .. } | Request::Put { .. } | Request::Delete { .. }) => {
+                self.dispatch_data(id, request, frame);
+            }
+            _ => self.answer(id, &Reply::error(WireError::NotSupportedYet {
+                what: "this request".into(),
+            })),
+        }
+    }
+
+    /// Starts a read or a write on a task of its own, if there is room for it.
+    fn dispatch_data(&self, id: u64, request: Request, frame: Frame) {
+        let service = &self.service;
+        let bucket = match &request {
+            Request::Get { bucket, .. } | Request::Put { bucket, .. } | Request::Delete { bucket, .. } => *bucket,
+            _ => unreachable!("only requests for data come here"),
+        };
+        let Some(bucket) = self.buckets.get(&bucket).cloned() else {
+            return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket }));
+        };
+        let admitted = service.admit(frame.header.len() + frame.operand.len());
+        let share = match admitted {
+            Ok(share) => share,
+            Err(error) => return self.answer(id, &Reply::error(error)),
+        };
+        let (service, outbound) = (service.clone(), self.outbound.clone());
+        tokio::spawn(async move {
+            let reply = service.execute(&bucket, request, &frame).await;
+            send(&outbound, id, &reply);
+            drop(share);
+        });
+    }
+
+    async fn open(&mut self, name: &str) -> Result<Arc<Bucket>, WireError> {
+        if self.buckets.len() >= BUCKETS_MAX {
+            return Err(WireError::TooManyBuckets { max: u32::try_from(BUCKETS_MAX).unwrap_or(u32::MAX) });
+        }
+        let bucket = Arc::new(self.service.open_bucket(name).await?);
+        self.buckets.insert(bucket.id, bucket.clone());
+        Ok(bucket)
+    }
+
+    fn answer(&self, id: u64, reply: &Reply) {
+        send(&self.outbound, id, reply);
+    }
+}
+
+/// Queues an answer. A client that is gone, or takes no answers, gets none.
+fn send(outbound: &Outbound, id: u64, reply: &Reply) {
+    let _client_is_gone = outbound.push(|out| {
+        starling_protocol::encode_parts(out, kind::RESPONSE, 0, id, 0, 0, &reply.response, &reply.operand);
+    });
+}
+
+impl Reply {
+    pub(super) fn of(response: Response) -> Self {
+        Self { response, operand: Bytes::new() }
+    }
+
+    pub(super) fn error(error: WireError) -> Self {
+        Self::of(Response::Error(error))
+    }
+}

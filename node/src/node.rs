@@ -1,0 +1,444 @@
+//! One node, from its configuration to its graceful end.
+//!
+//! Start: open the data, bind the ports, find or found the cluster, serve. Stop: take nothing new,
+//! finish what is in flight, tell the peers, flush, mark the stop clean.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rand::RngExt;
+use starling_ring::{Candidate, HostId, Ring};
+use starling_storage::replica::OpenError;
+use starling_storage::{
+    Durability, Files, HintLimits, Identity, IdentityError, Replica, ReplicaConfig, ReplicaLimits,
+    StopError, commit,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::coordinator::{self, Coordinator};
+use crate::data::{self, DataError};
+use crate::handoff::Handoff;
+use crate::internode::links::LinkContext;
+use crate::internode::server::Answering;
+use crate::internode::{self, Links};
+use crate::local::Local;
+use crate::membership::{
+    ClusterRecord, Driver, Genesis, GenesisFailure, LivenessTable, PeerEvent, RecordError,
+};
+use crate::native::{self, Service, Serving};
+use crate::overload::InFlight;
+use crate::seams::Seams;
+use crate::time::now;
+
+/// How long requests in flight may take to finish when the node stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Events that may wait for the membership driver.
+const EVENTS_MAX: usize = 4_096;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The identity in the data directory cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The replica could not be opened.
+    #[error(transparent)]
+    Replica(#[from] OpenError),
+    /// A port cannot be bound.
+    #[error("cannot listen on {address} ({purpose}): {source}; stop the process that has the port, or set {key} to another address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What it is for.
+        purpose: &'static str,
+        /// The configuration key.
+        key: &'static str,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// The cluster's record cannot be used.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The cluster could not be founded or found.
+    #[error(transparent)]
+    Genesis(#[from] GenesisFailure),
+    /// The configuration differs from what the cluster was founded with.
+    #[error("{what} differ from those this cluster was founded with; they are fixed at genesis: restore them in the configuration")]
+    Changed {
+        /// What differs.
+        what: &'static str,
+    },
+    /// The secret file cannot be used.
+    #[error(transparent)]
+    Secret(#[from] config::SecretError),
+    /// The operating system refused something else.
+    #[error("the operating system refused: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A running node.
+pub struct Node {
+    replica: Arc<Replica>,
+    serving: Arc<OnceLock<Arc<Serving>>>,
+    genesis: Arc<Genesis>,
+    ready: watch::Receiver<Progress>,
+    stop_clients: CancellationToken,
+    stop_peers: CancellationToken,
+    tasks: TaskTracker,
+    blocking: crate::blocking::Blocking,
+    addresses: config::Listen,
+}
+
+/// How far the start has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Progress {
+    Starting,
+    Ready,
+    Failed(String),
+}
+
+impl Node {
+    /// Opens the data, binds the ports and begins to look for the cluster. Clients are answered
+    /// `NotReady` until [`Node::ready`].
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing stays bound or open.
+    pub async fn start(config: Config, seams: Seams) -> Result<Self, StartError> {
+        let opened = open(&config, &seams).await?;
+        let ports = bind(&config, &seams).await?;
+        let candidate = candidate(&config, &opened.identity);
+        let seeds: Vec<SocketAddr> = config.seeds.iter().copied().collect();
+        let genesis = Genesis::new(candidate, &seeds, seams.network.clone());
+        let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
+        let record = ClusterRecord::load(opened.files.as_ref())?;
+        if let Some(record) = &record {
+            check_unchanged(&config, record)?;
+        }
+        let serving = Arc::new(OnceLock::new());
+        let (stop_clients, stop_peers) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        let answering = Answering { genesis: genesis.clone(), serving: serving.clone() };
+        let peers = internode::server::serve(ports.internode, answering, tasks.clone(), stop_peers.clone());
+        tasks.spawn(peers);
+        let waiting = genesis.clone();
+        let waiting_for = move || waiting.missing().iter().map(ToString::to_string).collect();
+        let value_bytes_max = config.limits.value_bytes_max as usize;
+        let service = Service::new(serving.clone(), Arc::new(waiting_for), value_bytes_max);
+        let clients = native::serve(
+            ports.native,
+            Arc::new(service),
+            config.limits.connections_max,
+            tasks.clone(),
+            stop_clients.clone(),
+        );
+        tasks.spawn(clients);
+        let (progress, ready) = watch::channel(Progress::Starting);
+        let node = Self {
+            replica: opened.replica.clone(),
+            serving: serving.clone(),
+            genesis: genesis.clone(),
+            ready,
+            stop_clients,
+            stop_peers: stop_peers.clone(),
+            tasks: tasks.clone(),
+            blocking: seams.blocking.clone(),
+            addresses: config.listen,
+        };
+        node.tasks.spawn(crate::admin::serve(ports.admin, node.overview(), stop_peers.clone()));
+        let joining = Joining { config, seams, opened, genesis, serving, tasks, stop: stop_peers };
+        let stop = node.stop_peers.clone();
+        node.tasks.spawn(async move {
+            let outcome = match stop.run_until_cancelled(joining.run(record)).await {
+                None => return,
+                Some(Ok(())) => Progress::Ready,
+                Some(Err(failure)) => {
+                    error!(%failure, "the node cannot join its cluster");
+                    Progress::Failed(failure.to_string())
+                }
+            };
+            // Nobody may be waiting for readiness.
+            let _nobody_waits = progress.send(outcome);
+        });
+        Ok(node)
+    }
+
+    /// Returns when the node serves, or why it never will.
+    ///
+    /// # Errors
+    /// The failure's text; the node should then be stopped.
+    pub async fn ready(&self) -> Result<(), String> {
+        let mut ready = self.ready.clone();
+        let progress = ready.wait_for(|progress| *progress != Progress::Starting).await;
+        match progress.as_deref() {
+            Ok(Progress::Failed(reason)) => Err(reason.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the node was stopped".to_owned()),
+        }
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub fn addresses(&self) -> &config::Listen {
+        &self.addresses
+    }
+
+    /// What the admin port and the status command show.
+    #[must_use]
+    pub fn overview(&self) -> Arc<crate::overview::Source> {
+        Arc::new(crate::overview::Source::new(
+            self.serving.clone(),
+            self.genesis.clone(),
+            self.blocking.clone(),
+        ))
+    }
+
+    /// Stops in good order: at most about [`DRAIN_WITHIN`] plus the time of a flush.
+    ///
+    /// # Errors
+    /// What kept the stop from being clean; the next start treats it like a crash.
+    pub async fn stop(self) -> Result<(), StopError> {
+        info!("stopping");
+        if let Some(serving) = self.serving.get() {
+            serving.stopping.store(true, Ordering::Release);
+            serving.report(PeerEvent::Stopping);
+            drain(serving).await;
+        }
+        self.stop_clients.cancel();
+        self.stop_peers.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_WITHIN, self.tasks.wait()).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+        let replica = self.replica.clone();
+        self.blocking.run(move || replica.stop()).await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+async fn drain(serving: &Serving) {
+    let until = now() + DRAIN_WITHIN;
+    while serving.coordinator.in_flight().requests() > 0 {
+        if now() >= until {
+            warn!(requests = serving.coordinator.in_flight().requests(), "requests were still in flight");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+struct OpenedNode {
+    replica: Arc<Replica>,
+    identity: Arc<Identity>,
+    files: Arc<dyn Files>,
+}
+
+async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> {
+    let (config, world) = (config.clone(), seams.clone());
+    let opened = seams.blocking.run(move || -> Result<OpenedNode, StartError> {
+        let (store, files) = data::open(&config, &world)?;
+        let random = Box::new(world.random(1));
+        let identity = Arc::new(Identity::open_or_create(files.clone(), &world.boot_id, random)?);
+        let durability = match config.durability {
+            config::Durability::Group if matches!(world.blocking, crate::blocking::Blocking::Inline) => {
+                Durability::Inline
+            }
+            config::Durability::Group => Durability::Group,
+            config::Durability::Periodic { interval } => {
+                Durability::Periodic(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        let replica = Replica::open(ReplicaConfig {
+            store,
+            files: files.clone(),
+            identity: identity.clone(),
+            wall: world.wall_clock.clone(),
+            durability,
+            limits: ReplicaLimits::default(),
+            hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
+            fatal: Box::new(commit::abort_process),
+        })?;
+        for change in &replica.report().actor_changes {
+            warn!(reason = %change, "this node writes under a new actor");
+            crate::metrics::observe_actor_change(*change);
+        }
+        Ok(OpenedNode { replica: Arc::new(replica), identity, files })
+    });
+    opened.await
+}
+
+struct Ports {
+    native: Box<dyn crate::net::Listener>,
+    internode: Box<dyn crate::net::Listener>,
+    admin: crate::net::AdminListener,
+}
+
+async fn bind(config: &Config, seams: &Seams) -> Result<Ports, StartError> {
+    let at = config.listen;
+    let failed = |address, purpose, key| {
+        move |source| StartError::Listen { address, purpose, key, source }
+    };
+    let network = &seams.network;
+    let internode = network.listen(at.internode).await;
+    let internode = internode.map_err(failed(at.internode, "other nodes", "listen.internode_port"))?;
+    let native = network.listen(at.native).await;
+    let native = native.map_err(failed(at.native, "clients", "listen.native_port"))?;
+    let admin = crate::net::bind_admin(at.admin).await;
+    let admin = admin.map_err(failed(at.admin, "administration", "listen.admin"))?;
+    Ok(Ports { native, internode, admin })
+}
+
+fn candidate(config: &Config, identity: &Identity) -> Candidate {
+    Candidate {
+        host_id: identity.host_id(),
+        address: config.listen.internode,
+        client_address: config.listen.native,
+        datacenter: config.datacenter.clone(),
+        rack: config.rack.clone(),
+        nonce: identity.record().nonce,
+        config_hash: config.cluster_hash(),
+    }
+}
+
+fn check_unchanged(config: &Config, record: &ClusterRecord) -> Result<(), StartError> {
+    if config.slot_bits != record.slot_bits {
+        return Err(StartError::Changed { what: "slot_bits" });
+    }
+    if config.keyspaces != record.keyspaces {
+        return Err(StartError::Changed { what: "the keyspaces" });
+    }
+    Ok(())
+}
+
+/// The part of the start that waits for other nodes.
+struct Joining {
+    config: Config,
+    seams: Seams,
+    opened: OpenedNode,
+    genesis: Arc<Genesis>,
+    serving: Arc<OnceLock<Arc<Serving>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Joining {
+    async fn run(self, known: Option<ClusterRecord>) -> Result<(), StartError> {
+        let began = now();
+        let secret = self.config.secret()?;
+        let (record, how) = match known {
+            Some(record) => (record, "rejoined"),
+            None => {
+                let (candidates, founded_before) = self.genesis.run().await?;
+                let record = ClusterRecord {
+                    candidates,
+                    slot_bits: self.config.slot_bits,
+                    keyspaces: self.config.keyspaces.clone(),
+                };
+                record.epoch(secret)?;
+                record.store(self.opened.files.as_ref())?;
+                (record, if founded_before { "joined" } else { "created" })
+            }
+        };
+        let (epoch, secret, cluster_id) = record.epoch(secret)?;
+        self.opened.identity.join_cluster(cluster_id.0)?;
+        self.genesis.founded(&record, cluster_id);
+        let ring = Arc::new(Ring::new(Arc::new(epoch), secret.partitioner_key()));
+        let host_id = self.opened.identity.host_id();
+        let me = ring.index_of(host_id).ok_or(StartError::Changed { what: "this node's identity and the founders" })?;
+        let local = Arc::new(Local {
+            host_id,
+            me,
+            incarnation: self.opened.identity.incarnation(),
+            boot_nonce: self.seams.random(2).random(),
+            cluster_id,
+            cluster_name: self.config.cluster_name.clone(),
+            ring,
+            secret,
+        });
+        self.serve(&local);
+        let took_ms = u64::try_from(now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
+        info!(cluster = %local.cluster_name, %cluster_id, %host_id, members = local.ring.members().len(), took_ms, "{how} {}", local.cluster_name);
+        Ok(())
+    }
+
+    fn serve(self, local: &Arc<Local>) {
+        let liveness = Arc::new(LivenessTable::new(local.ring.members().len(), local.me));
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let (peer_events, peer_inbox) = mpsc::channel(EVENTS_MAX);
+        let context = LinkContext {
+            local: local.clone(),
+            network: self.seams.network.clone(),
+            liveness: liveness.clone(),
+            events,
+            stop: self.stop.clone(),
+        };
+        let links = Links::start(&context, &self.tasks);
+        let timeouts = &self.config.timeouts;
+        let limits = coordinator::Limits {
+            key_bytes_max: self.config.limits.key_bytes_max as usize,
+            value_bytes_max: self.config.limits.value_bytes_max as usize,
+            read_timeout: timeouts.read,
+            write_timeout: timeouts.write,
+        };
+        let in_flight_bytes = usize::try_from(self.config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
+        let replica = self.opened.replica;
+        let coordinator = Arc::new(Coordinator::new(coordinator::Parts {
+            local: local.clone(),
+            links: links.clone(),
+            liveness: liveness.clone(),
+            replica: replica.clone(),
+            blocking: self.seams.blocking.clone(),
+            limits,
+            in_flight: InFlight::new(in_flight_bytes),
+        }));
+        let wall_clock = self.seams.wall_clock.clone();
+        let rng = self.seams.random(3);
+        let driver =
+            Driver::new(local.clone(), links.clone(), liveness.clone(), rng, wall_clock.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(driver.run(inbox, peer_inbox)).await;
+        });
+        let handoff = Handoff {
+            replica: replica.clone(),
+            liveness: liveness.clone(),
+            blocking: self.seams.blocking.clone(),
+            bytes_per_second: HANDOFF_BYTES_PER_SECOND,
+            stop: self.stop.clone(),
+        };
+        handoff.start(&links, &self.tasks);
+        let serving = Arc::new(Serving {
+            local: local.clone(),
+            coordinator,
+            replica,
+            liveness,
+            blocking: self.seams.blocking,
+            wall_clock,
+            membership: peer_events,
+            stopping: AtomicBool::new(false),
+        });
+        assert!(self.serving.set(serving).is_ok(), "a node joins its cluster once");
+    }
+}
+
+/// Hints go to a returned peer at this pace, so that they do not crowd out its clients.
+const HANDOFF_BYTES_PER_SECOND: u64 = 16 << 20;
+
+/// The id of this node: for tests that compare what two nodes believe.
+impl Node {
+    /// This node's id.
+    #[must_use]
+    pub fn host_id(&self) -> HostId {
+        self.replica.identity().host_id()
+    }
+}

@@ -1,0 +1,141 @@
+//! The sending half of a connection: one growing buffer that many tasks append frames to and one
+//! task writes from.
+//!
+//! Senders encode straight into the buffer, so a burst of frames costs one `write(2)` and no
+//! allocation per frame. It is bounded by bytes, counting those being written: a full buffer
+//! refuses, it never grows on.
+
+use std::io;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+
+/// Buffers kept for reuse are cut back to this size after a large burst.
+const RETAINED_BYTES_MAX: usize = 256 * 1024;
+
+/// Why a frame was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The queue holds as many bytes as it may.
+    #[error("the connection has too many bytes queued")]
+    Full,
+    /// The connection has ended.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbound {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    drained: Notify,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: BytesMut,
+    writing: usize,
+    closed: bool,
+}
+
+impl Outbound {
+    /// A queue of at most about `bytes_max` bytes: a frame is taken while less than that waits.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), drained: Notify::new(), bytes_max }
+    }
+
+    /// Appends what `encode` writes.
+    ///
+    /// # Errors
+    /// [`Refused`]; then nothing was appended.
+    pub fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Refused> {
+        let was_empty = {
+            let mut queue = self.queue.lock();
+            if queue.closed {
+                return Err(Refused::Closed);
+            }
+            if queue.waiting.len() + queue.writing >= self.bytes_max {
+                return Err(Refused::Full);
+            }
+            let was_empty = queue.waiting.is_empty();
+            encode(&mut queue.waiting);
+            was_empty
+        };
+        if was_empty {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Bytes that wait or are being written.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.waiting.len() + queue.writing
+    }
+
+    /// Ends the queue: what waits is still written, later frames are refused.
+    pub fn close(&self) {
+        self.queue.lock().closed = true;
+        self.wake.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Returns once no more than half of the limit is queued, or the queue is closed: how a
+    /// reader holds back a client that sends faster than it takes answers.
+    pub async fn has_room(&self) {
+        loop {
+            let drained = self.drained.notified();
+            {
+                let queue = self.queue.lock();
+                if queue.closed || queue.waiting.len() + queue.writing <= self.bytes_max / 2 {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Writes everything pushed until the queue is closed and empty.
+    ///
+    /// # Errors
+    /// The first write error; the queue is then closed.
+    pub async fn write_to(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let result = self.drain(stream).await;
+        if result.is_err() {
+            self.close();
+        }
+        result
+    }
+
+    async fn drain(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let mut burst = BytesMut::new();
+        loop {
+            let closed = {
+                let mut queue = self.queue.lock();
+                std::mem::swap(&mut queue.waiting, &mut burst);
+                queue.writing = burst.len();
+                queue.closed
+            };
+            if burst.is_empty() {
+                if closed {
+                    return stream.shutdown().await;
+                }
+                self.wake.notified().await;
+                continue;
+            }
+            stream.write_all(&burst).await?;
+            burst.clear();
+            if burst.capacity() > RETAINED_BYTES_MAX {
+                burst = BytesMut::new();
+            }
+            self.queue.lock().writing = 0;
+            self.drained.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Gossip: how every node learns what every other says of itself.
+//!
+//! A Scuttlebutt state machine (van Renesse, Dumitriu, Gough, Thomas 2008): each node owns a small
+//! map of versioned values; two nodes compare how far each has read every other and send what is
+//! missing. It is pure: time and randomness come with each event, messages leave as effects. It
+//! does not decide who is a member (the epoch does) nor who is up (the detectors do).
+
+mod machine;
+mod message;
+mod state;
+
+pub use machine::{Effect, Event, Fatal, Gossip, GossipConfig};
+pub use message::{Delta, Digest, Message, NodeDelta, Shared};
+pub use state::{Key, NodeState};

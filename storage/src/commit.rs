@@ -1,0 +1,307 @@
+//! Durability: one thread syncs the store's log for all writers, and acknowledges after it.
+//!
+//! Invariant: in group durability a callback runs only after a sync that began after its call; if a sync fails, none runs ever again and the
+//! process ends, because after a failed fsync the operating system no longer knows what is on disk.
+//!
+//! It writes nothing to the store. Waiting callbacks are bounded by the node's limit on requests in flight.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::files::{DurableNumber, Files};
+use crate::store::Store;
+
+/// The name of the high-water mark's record.
+pub const HIGH_WATER_FILE: &str = "HIGH_WATER";
+/// Under load the log is synced at most this often: free-running sync loops eat half of a small machine.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
+const HIGH_WATER_INTERVAL_US: u64 = 1_000_000;
+
+/// What runs once the writes before it are durable.
+pub type Callback = Box<dyn FnOnce() + Send>;
+/// Upkeep after each sync, given the store's sequence before it. An error ends the process like a failed sync.
+pub type AfterSync = Box<dyn FnMut(u64) -> io::Result<()> + Send>;
+/// Ends the process (or the simulated node) for the given reason.
+pub type Fatal = Box<dyn Fn(&str) + Send + Sync>;
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After a sync that all concurrent writers share: survives a power cut.
+    Group,
+    /// At once, with a sync every so many milliseconds: a power cut takes the last of them.
+    Periodic(u64),
+    /// Group durability on the calling thread, for the simulator and tests.
+    Inline,
+}
+
+struct Queue {
+    callbacks: Vec<Callback>,
+    /// The thread sleeps until it is told of work.
+    asleep: bool,
+    stopping: bool,
+    failed: bool,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    after_sync: Mutex<AfterSync>,
+    fatal: Fatal,
+}
+
+/// The handle of the commit thread.
+pub struct CommitLoop {
+    shared: Arc<Shared>,
+    durability: Durability,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl CommitLoop {
+    /// Starts the loop. `fatal` is told of a failed sync; [`abort_process`] outside of tests.
+    pub fn start(
+        store: Arc<dyn Store>,
+        durability: Durability,
+        after_sync: AfterSync,
+        fatal: Fatal,
+    ) -> io::Result<CommitLoop> {
+        let shared = Arc::new(Shared {
+            store,
+            queue: Mutex::new(Queue {
+                callbacks: Vec::new(),
+                asleep: false,
+                stopping: false,
+                failed: false,
+            }),
+            wake: Condvar::new(),
+            after_sync: Mutex::new(after_sync),
+            fatal,
+        });
+        let commit_loop = CommitLoop { shared, durability, thread: Mutex::new(None) };
+        let shared = commit_loop.shared.clone();
+        let builder = std::thread::Builder::new().name("commit".to_owned());
+        *commit_loop.thread.lock() = match durability {
+            Durability::Inline => None,
+            Durability::Group => Some(builder.spawn(move || run_group(&shared))?),
+            Durability::Periodic(interval_ms) => {
+                let interval = Duration::from_millis(interval_ms.max(1));
+                Some(builder.spawn(move || run_periodic(&shared, interval))?)
+            }
+        };
+        Ok(commit_loop)
+    }
+
+    /// Runs `callback` when every write that returned before this call is as durable as the mode promises; on the commit thread, on this one
+    /// where there is none. After a failed sync the callback is dropped.
+    pub fn on_durable(&self, callback: Callback) {
+        match self.durability {
+            Durability::Inline => {
+                if self.shared.commit() {
+                    self.shared.run(callback);
+                }
+            }
+            Durability::Periodic(_) => {
+                if !self.shared.queue.lock().failed {
+                    callback();
+                }
+            }
+            Durability::Group => self.enqueue(callback),
+        }
+    }
+
+    /// Syncs once more, runs what waits, and ends the thread. Later callbacks sync on their caller's thread. Blocks.
+    pub fn stop(&self) {
+        self.shared.queue.lock().stopping = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the thread has been reported by its own guard.
+            drop(thread.join());
+        }
+        self.shared.commit();
+    }
+
+    fn enqueue(&self, callback: Callback) {
+        let mut queue = self.shared.queue.lock();
+        if queue.failed {
+            return;
+        }
+        if queue.stopping {
+            drop(queue);
+            if self.shared.commit() {
+                self.shared.run(callback);
+            }
+            return;
+        }
+        queue.callbacks.push(callback);
+        let wake = queue.asleep;
+        queue.asleep = false;
+        drop(queue);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for CommitLoop {
+    fn drop(&mut self) {
+        if self.thread.lock().is_some() {
+            self.stop();
+        }
+    }
+}
+
+impl Shared {
+    /// One sync with what waits for it. False once a sync has failed.
+    fn commit(&self) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.failed {
+            return false;
+        }
+        let callbacks = std::mem::take(&mut queue.callbacks);
+        drop(queue);
+        let sequence = self.store.latest_sequence();
+        if let Err(error) = self.store.sync() {
+            self.fail(&error.to_string());
+            return false;
+        }
+        for callback in callbacks {
+            self.run(callback);
+        }
+        let upkeep = (*self.after_sync.lock())(sequence);
+        if let Err(error) = upkeep {
+            self.fail(&error.to_string());
+            return false;
+        }
+        true
+    }
+
+    fn run(&self, callback: Callback) {
+        if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+            // A dead commit thread would leave every later writer waiting for ever.
+            self.fail("a commit callback panicked");
+        }
+    }
+
+    fn fail(&self, reason: &str) {
+        let mut queue = self.queue.lock();
+        queue.failed = true;
+        queue.callbacks.clear();
+        drop(queue);
+        (self.fatal)(reason);
+    }
+}
+
+/// Logs the reason and aborts: the only safe answer to a failed sync.
+pub fn abort_process(reason: &str) {
+    tracing::error!(reason, "cannot make writes durable any more; stopping at once");
+    std::process::abort();
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the commit thread is a driver: it paces real disks, and no protocol decision depends on it"
+)]
+fn run_group(shared: &Shared) {
+    let mut last_sync: Option<Instant> = None;
+    while wait_for_work(shared) {
+        if let Some(last) = last_sync {
+            std::thread::sleep(SYNC_INTERVAL_MIN.saturating_sub(last.elapsed()));
+        }
+        last_sync = Some(Instant::now());
+        if !shared.commit() {
+            return;
+        }
+    }
+}
+
+/// False when it is time to stop.
+fn wait_for_work(shared: &Shared) -> bool {
+    let mut queue = shared.queue.lock();
+    while queue.callbacks.is_empty() {
+        if queue.stopping {
+            return false;
+        }
+        queue.asleep = true;
+        shared.wake.wait(&mut queue);
+        queue.asleep = false;
+    }
+    true
+}
+
+fn run_periodic(shared: &Shared, interval: Duration) {
+    // Nothing is known to be synced yet, not even what was written before this thread ran.
+    let mut synced = None;
+    loop {
+        let mut queue = shared.queue.lock();
+        if queue.stopping {
+            return;
+        }
+        shared.wake.wait_for(&mut queue, interval);
+        drop(queue);
+        let sequence = Some(shared.store.latest_sequence());
+        if sequence != synced && !shared.commit() {
+            return;
+        }
+        synced = sequence;
+    }
+}
+
+/// A durable lower bound of what the store has ever synced, kept outside of it: a store that recovers less has lost writes.
+pub struct HighWater {
+    files: Arc<dyn Files>,
+    state: Mutex<HighWaterState>,
+}
+
+struct HighWaterState {
+    number: DurableNumber,
+    sequence: u64,
+    written_at_us: Option<u64>,
+}
+
+impl HighWater {
+    /// Opens the mark in `files`; 0 if it was never written.
+    pub fn open(files: Arc<dyn Files>) -> io::Result<HighWater> {
+        let (number, stored) = DurableNumber::open(files.as_ref(), HIGH_WATER_FILE)?;
+        Ok(HighWater {
+            files,
+            state: Mutex::new(HighWaterState {
+                number,
+                sequence: stored.unwrap_or(0),
+                written_at_us: None,
+            }),
+        })
+    }
+
+    /// The mark.
+    pub fn sequence(&self) -> u64 {
+        self.state.lock().sequence
+    }
+
+    /// Raises the mark to a synced `sequence`, unless that was done within the last second. Blocks on the disk when it writes.
+    pub fn offer(&self, sequence: u64, now_us: u64) -> io::Result<()> {
+        let state = &mut *self.state.lock();
+        let is_recent =
+            state.written_at_us.is_some_and(|at| at.abs_diff(now_us) < HIGH_WATER_INTERVAL_US);
+        if is_recent || sequence <= state.sequence {
+            return Ok(());
+        }
+        state.number.write(self.files.as_ref(), sequence)?;
+        state.sequence = sequence;
+        state.written_at_us = Some(now_us);
+        Ok(())
+    }
+
+    /// Sets the mark to a synced `sequence`, down too: at a clean stop, and when a loss has been dealt with. Blocks.
+    pub fn set(&self, sequence: u64) -> io::Result<()> {
+        let state = &mut *self.state.lock();
+        state.number.write(self.files.as_ref(), sequence)?;
+        state.sequence = sequence;
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Taking other replicas' states: checked, then merged.
+//!
+//! Invariant: no operand reaches the store whose checksum or structure is wrong; a join spreads corruption and cannot be undone.
+//!
+//! Sizes and sibling counts are not limited here: a join must never be refused, only a put may be.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::{CHAIN_MAX, ReadError, Replica};
+use crate::identity::{ActorChange, IdentityError};
+use crate::store::{Batch, Family, Lookup, StoreError, Tier};
+use crate::values::{self, Causal, DecodeError};
+
+/// An operand that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadOperand {
+    /// Its place among the writes of the call.
+    pub index: usize,
+    /// What is wrong with it.
+    pub reason: DecodeError,
+}
+
+/// Why not everything was applied.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// Some operands are damaged; all others were applied.
+    #[error("{} of the operands are damaged, the first at {}: {}", bad.len(), bad[0].index, bad[0].reason)]
+    BadOperands {
+        /// Those refused, by place; at least one.
+        bad: Vec<BadOperand>,
+    },
+    /// The store failed. [`StoreError::Stalled`]: nothing was applied, try where waiting is allowed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// This replica found that it has forgotten its own writes, and cannot take a new actor. Nothing was applied.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl Replica {
+    /// Merges operands into their storage keys in one atomic write, without reading and without waiting for the disk.
+    ///
+    /// The writes are readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
+    pub fn apply(&self, writes: &[(Bytes, Bytes)]) -> Result<(), ApplyError> {
+        self.merge_all(writes, |batch| self.store.write(batch))
+    }
+
+    /// Like [`Replica::apply`], but waits out a stall of the store. May block.
+    pub fn apply_waiting(&self, writes: &[(Bytes, Bytes)]) -> Result<(), ApplyError> {
+        self.merge_all(writes, |batch| self.store.write_waiting(batch))
+    }
+
+    /// Applies states that were read at other replicas. If they know dots of this replica's actor that it does not, it takes a new actor first.
+    /// Reads each key. May block.
+    pub fn apply_repair(&self, writes: &[(Bytes, Bytes)]) -> Result<(), ApplyError> {
+        for (key, operand) in writes {
+            let Ok(theirs) = Causal::decode(operand.clone()) else {
+                continue;
+            };
+            let me = self.identity.actor();
+            if theirs.context().intervals(me).is_none() {
+                continue;
+            }
+            let ours = match self.store.get(Family::Data, key, Tier::Any)? {
+                Lookup::Found(bytes) => Causal::decode(bytes).unwrap_or_default(),
+                Lookup::Absent | Lookup::NotCached => Causal::default(),
+            };
+            if !theirs.context().actor_is_covered_by(me, ours.context(), 0) {
+                self.identity.replace_actor(me, ActorChange::AmnesiaRevealed)?;
+            }
+        }
+        self.apply_waiting(writes)
+    }
+
+    /// Reads one key's state, and shortens its chain of operands if the read had to join many.
+    pub fn read(&self, key: &[u8], tier: Tier) -> Result<Lookup, ReadError> {
+        let (lookup, chain) = self.store.get_with_chain(Family::Data, key, tier)?;
+        if chain > CHAIN_MAX {
+            self.collapse(key, tier);
+        }
+        Ok(lookup)
+    }
+
+    fn merge_all(
+        &self,
+        writes: &[(Bytes, Bytes)],
+        write: impl FnOnce(Batch) -> Result<(), StoreError>,
+    ) -> Result<(), ApplyError> {
+        let mut batch = Batch::with_capacity(writes.len());
+        let mut bad = Vec::new();
+        for (index, (key, operand)) in writes.iter().enumerate() {
+            match values::verify(operand) {
+                Ok(()) => batch.merge(Family::Data, key.clone(), operand.clone()),
+                Err(reason) => bad.push(BadOperand { index, reason }),
+            }
+        }
+        if !batch.is_empty() {
+            let keys = writes.iter().map(|(key, _)| key.as_ref());
+            let _stripes = self.stripes.shared(keys);
+            write(batch)?;
+        }
+        if bad.is_empty() {
+            return Ok(());
+        }
+        metrics::counter!("starling_bad_operands_total").increment(bad.len() as u64);
+        Err(ApplyError::BadOperands { bad })
+    }
+
+    /// Replaces a base and its operands by their join. A matter of speed only: whatever is in the way, another read will do it.
+    fn collapse(&self, key: &[u8], tier: Tier) {
+        let Some(_stripe) = self.stripes.try_exclusive(key) else {
+            return;
+        };
+        if let Ok(Lookup::Found(joined)) = self.store.get(Family::Data, key, tier) {
+            let mut batch = Batch::with_capacity(1);
+            batch.put(Family::Data, Bytes::copy_from_slice(key), joined);
+            if let Err(error) = self.store.write(batch) {
+                tracing::debug!(%error, "a chain of operands stays long");
+            }
+        }
+    }
+}

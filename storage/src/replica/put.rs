@@ -1,0 +1,276 @@
+//! Leading a write: the one place where dots are minted.
+//!
+//! Invariant: from reading a key's state to writing its join with the delta the key's stripe is held exclusively, and the actor in whose name
+//! the delta vouches has forgotten none of its dots on the key.
+//!
+//! Nothing here waits for other replicas or for a sync.
+
+use std::fmt;
+
+use bytes::Bytes;
+use starling_ring::HostId;
+use thiserror::Error;
+
+use super::Replica;
+use crate::clock::{ClockError, SKEW_MAX_US};
+use crate::hints::Hint;
+use crate::identity::ActorChange;
+use crate::store::{Batch, Family, Lookup, StoreError, Tier};
+use crate::values::{Actor, Causal, Context, DecodeError, OperationId, put_delta};
+
+/// One put or delete for this replica to lead.
+#[derive(Clone, Debug)]
+pub struct PutRequest<'a> {
+    /// The table (bucket) of the key.
+    pub table: u32,
+    /// The storage key, see [`crate::keys::storage_key`].
+    pub key: &'a [u8],
+    /// What the client has seen of the key.
+    pub client: &'a Context,
+    /// The client's name for the operation.
+    pub operation: OperationId,
+    /// The value; `None` deletes.
+    pub value: Option<Bytes>,
+    /// Whether the bucket keeps only the last write.
+    pub lww: bool,
+    /// Replicas known to be down: each gets a hint in the same write.
+    pub hints: &'a [HostId],
+    /// How far the state may be fetched from; with [`Tier::Any`] the call may block.
+    pub tier: Tier,
+}
+
+/// A write that this replica has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// The encoded delta, for the other replicas.
+    pub delta: Bytes,
+    /// The dot's number, which is also the envelope's.
+    pub mint: u64,
+    /// What the client has seen by now.
+    pub context: Context,
+}
+
+/// Why this replica cannot lead writes at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotLeading {
+    /// It waits until the time has passed what its last run may have minted.
+    Booting {
+        /// The rest of the wait.
+        wait_us: u64,
+    },
+    /// It is stopping.
+    Stopped,
+    /// Its clock's lease cannot be made durable.
+    Lease {
+        /// The operating system's words.
+        reason: String,
+    },
+    /// It needs a new actor and cannot make one durable.
+    NoActor {
+        /// The operating system's words.
+        reason: String,
+    },
+}
+
+impl fmt::Display for NotLeading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotLeading::Booting { wait_us } => write!(f, "it may write in {wait_us} us"),
+            NotLeading::Stopped => f.write_str("it is stopping"),
+            NotLeading::Lease { reason } => {
+                write!(f, "its clock's lease cannot be written: {reason}")
+            }
+            NotLeading::NoActor { reason } => write!(f, "its identity cannot be written: {reason}"),
+        }
+    }
+}
+
+/// Why a put was not led. Except after [`PutError::Store`] nothing was written.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// It would have had to wait for a disk: call again with [`Tier::Any`] where waiting is allowed.
+    #[error("the state is not cached")]
+    NotCached,
+    /// The key has too many concurrent values; one has to be put with their context.
+    #[error("the key would have {count} siblings; {max} are allowed")]
+    TooManySiblings {
+        /// Siblings the put would leave.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The key's state would be too large.
+    #[error("the object would have {bytes} bytes; {max} are allowed")]
+    ObjectTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The client's context knows a write that is dated too far in the future.
+    #[error(
+        "the context is dated {ahead_us} us ahead of this node's clock; {max_us} us are tolerated"
+    )]
+    ClockSkew {
+        /// How far ahead it is.
+        ahead_us: u64,
+        /// How far it may be.
+        max_us: u64,
+    },
+    /// This replica leads no writes now.
+    #[error("this replica cannot lead a write: {0}")]
+    NotLeading(NotLeading),
+    /// The stored state cannot be read.
+    #[error("the stored state is unreadable: {0}")]
+    Undecodable(#[from] DecodeError),
+    /// The store failed; [`StoreError::is_ambiguous`] says whether the write may have happened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Replica {
+    /// Leads one put: validates, reads, mints, and writes the join and the hints in one batch.
+    ///
+    /// The write is readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
+    pub fn put(&self, request: &PutRequest<'_>) -> Result<Put, PutError> {
+        self.check_size(request.value.as_ref().map_or(0, Bytes::len))?;
+        if request.tier == Tier::Any {
+            // Brings the state into the cache before the stripe is taken: async workers wait for stripes and must not wait for a disk.
+            self.store.get(Family::Data, request.key, Tier::Any)?;
+        }
+        let _stripe = self.stripes.exclusive(request.key);
+        let state = self.own_state(request.key, request.tier)?;
+        self.check_client(request, &state)?;
+        let mint = self.mint(request.tier)?;
+        // After minting: a clock that started over did so after the new actor was visible.
+        let me = self.vouching_actor(request, &state)?;
+        let value = request.value.clone();
+        let delta =
+            put_delta(&state, request.client, me, mint, request.operation, value, request.lww);
+        let delta_bytes = delta.encode();
+        let joined = state.join_encoded(&delta, &delta_bytes);
+        self.check_size(joined.len())?;
+        self.write_put(request, me, mint, joined, &delta_bytes)?;
+        Ok(Put { delta: delta_bytes, mint, context: delta.context().clone() })
+    }
+
+    fn own_state(&self, key: &[u8], tier: Tier) -> Result<Causal, PutError> {
+        match self.store.get(Family::Data, key, tier)? {
+            Lookup::Found(bytes) => Ok(Causal::decode(bytes)?),
+            Lookup::Absent => Ok(Causal::default()),
+            Lookup::NotCached => Err(PutError::NotCached),
+        }
+    }
+
+    fn check_client(&self, request: &PutRequest<'_>, state: &Causal) -> Result<(), PutError> {
+        // What this replica has seen itself is no news from the future: after its clock stepped back, clients still write over it.
+        let now_us = self.clock.last().max(self.clock.now_us());
+        let newest = request.client.newest_seq();
+        let horizon = now_us.saturating_add(SKEW_MAX_US);
+        if newest > horizon && !request.client.is_covered_by(state.context(), horizon) {
+            return Err(PutError::ClockSkew { ahead_us: newest - now_us, max_us: SKEW_MAX_US });
+        }
+        if request.value.is_none() || request.lww {
+            return Ok(());
+        }
+        let count = state.survivors(request.client) + 1;
+        if count > self.limits.siblings_max {
+            return Err(PutError::TooManySiblings { count, max: self.limits.siblings_max });
+        }
+        if count > self.limits.siblings_warn {
+            tracing::warn!(table = request.table, count, "a key has many siblings");
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<(), PutError> {
+        if bytes > self.limits.object_bytes_max {
+            return Err(PutError::ObjectTooLarge { bytes, max: self.limits.object_bytes_max });
+        }
+        if bytes > self.limits.object_bytes_warn {
+            tracing::warn!(bytes, "an object is large");
+        }
+        Ok(())
+    }
+
+    fn mint(&self, tier: Tier) -> Result<u64, PutError> {
+        match self.clock.mint() {
+            Ok(mint) => Ok(mint),
+            Err(ClockError::LeaseExhausted | ClockError::Jumped { .. }) if tier == Tier::Cached => {
+                Err(PutError::NotCached)
+            }
+            Err(ClockError::LeaseExhausted | ClockError::Jumped { .. }) => self.mint_waiting(),
+            Err(error) => Err(not_leading(error)),
+        }
+    }
+
+    fn mint_waiting(&self) -> Result<u64, PutError> {
+        // One at a time: whoever starts the clock over must not do so again over the numbers of another.
+        let _recovery = self.recovery.lock();
+        match self.clock.mint_waiting() {
+            Err(ClockError::Jumped { .. }) => {
+                self.new_actor(self.identity.actor(), ActorChange::ClockJumped)?;
+                self.clock.start_over().map_err(not_leading)?;
+                self.clock.mint_waiting().map_err(not_leading)
+            }
+            other => other.map_err(not_leading),
+        }
+    }
+
+    /// The actor for this put: a fresh one if the client has seen dots of the present one that this replica does not know (INV2).
+    fn vouching_actor(&self, request: &PutRequest<'_>, state: &Causal) -> Result<Actor, PutError> {
+        let me = self.identity.actor();
+        if request.client.actor_is_covered_by(me, state.context(), 0) {
+            return Ok(me);
+        }
+        if request.tier == Tier::Cached {
+            return Err(PutError::NotCached);
+        }
+        self.new_actor(me, ActorChange::AmnesiaRevealed)
+    }
+
+    fn new_actor(&self, suspect: Actor, change: ActorChange) -> Result<Actor, PutError> {
+        self.identity.replace_actor(suspect, change).map_err(|error| {
+            PutError::NotLeading(NotLeading::NoActor { reason: error.to_string() })
+        })
+    }
+
+    fn write_put(
+        &self,
+        request: &PutRequest<'_>,
+        me: Actor,
+        mint: u64,
+        joined: Bytes,
+        delta: &Bytes,
+    ) -> Result<(), PutError> {
+        let key = Bytes::copy_from_slice(request.key);
+        let mut batch = Batch::with_capacity(1 + request.hints.len());
+        batch.put(Family::Data, key.clone(), joined);
+        let hint = Hint { table: request.table, mint, key, operand: delta.clone() };
+        let reservation = self.hints.push(&mut batch, request.hints, &hint);
+        let written = match request.tier {
+            Tier::Cached => self.store.write(batch),
+            Tier::Any => self.store.write_waiting(batch),
+        };
+        self.hints.settle(reservation, written.is_ok());
+        match written {
+            Ok(()) => Ok(()),
+            Err(StoreError::Stalled) => Err(PutError::NotCached),
+            Err(error) => {
+                // The dot may or may not be in the store: nobody may vouch for it from here on.
+                self.new_actor(me, ActorChange::AmbiguousWrite)?;
+                Err(PutError::Store(error))
+            }
+        }
+    }
+}
+
+fn not_leading(error: ClockError) -> PutError {
+    PutError::NotLeading(match error {
+        ClockError::Booting { wait_us } => NotLeading::Booting { wait_us },
+        ClockError::Stopped => NotLeading::Stopped,
+        other => NotLeading::Lease { reason: other.to_string() },
+    })
+}

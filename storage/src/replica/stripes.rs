@@ -1,0 +1,47 @@
+//! The locks between the writers of one key.
+//!
+//! Invariant: whoever reads a key to write it back holds its stripe exclusively, whoever only merges holds it shared; otherwise a put would
+//! silently erase a merge that came between its read and its write. Several stripes are taken in index order only.
+//!
+//! Readers need no lock.
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Power of two; at a thousand writers in flight two of them rarely meet.
+const COUNT: usize = 1024;
+
+/// All stripes of a replica.
+pub struct Stripes {
+    locks: Vec<RwLock<()>>,
+}
+
+impl Stripes {
+    /// Stripes that nobody holds.
+    pub fn new() -> Stripes {
+        Stripes { locks: (0..COUNT).map(|_| RwLock::new(())).collect() }
+    }
+
+    /// Waits for the key's stripe and holds it alone.
+    pub fn exclusive(&self, key: &[u8]) -> RwLockWriteGuard<'_, ()> {
+        self.locks[index(key)].write()
+    }
+
+    /// The key's stripe alone, if nobody holds it now.
+    pub fn try_exclusive(&self, key: &[u8]) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.locks[index(key)].try_write()
+    }
+
+    /// Waits for the stripes of all `keys` and holds them together with other mergers.
+    pub fn shared<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<RwLockReadGuard<'_, ()>> {
+        let mut indexes: Vec<usize> = keys.map(index).collect();
+        indexes.sort_unstable();
+        // Each once: a second read of one lock by one thread waits for ever if a writer came between.
+        indexes.dedup();
+        indexes.iter().map(|at| self.locks[*at].read()).collect()
+    }
+}
+
+fn index(key: &[u8]) -> usize {
+    xxh3_64(key) as usize % COUNT
+}

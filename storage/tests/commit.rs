@@ -1,0 +1,133 @@
+//! The commit loop: nothing is acknowledged before its sync, nothing after a failed one.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+
+use bytes::Bytes;
+use starling_storage::commit::Fatal;
+use starling_storage::{
+    Batch, CommitLoop, Durability, Family, HighWater, MemoryFiles, MemoryStore, Store,
+};
+
+fn write(store: &MemoryStore) {
+    let mut batch = Batch::new();
+    batch.put(Family::Meta, Bytes::from_static(b"k"), Bytes::new());
+    store.write(batch).unwrap();
+}
+
+fn start(store: &Arc<MemoryStore>, durability: Durability) -> (CommitLoop, Receiver<String>) {
+    let (report, fatal) = channel();
+    let report: Fatal = Box::new(move |reason| report.send(reason.to_owned()).unwrap());
+    let after_sync = Box::new(|_| Ok(()));
+    let commit = CommitLoop::start(store.clone(), durability, after_sync, report).unwrap();
+    (commit, fatal)
+}
+
+#[test]
+fn callbacks_run_after_a_sync_that_covers_them() {
+    for durability in [Durability::Group, Durability::Inline] {
+        let store = Arc::new(MemoryStore::new());
+        let (commit, _fatal) = start(&store, durability);
+        let (acknowledge, acknowledged) = channel();
+        for n in 0..1_000 {
+            write(&store);
+            let sequence = store.latest_sequence();
+            let (store, acknowledge) = (store.clone(), acknowledge.clone());
+            commit.on_durable(Box::new(move || {
+                let unsynced = store.unsynced_batches() as u64;
+                assert!(store.latest_sequence() - unsynced >= sequence || unsynced == 0);
+                acknowledge.send(n).unwrap();
+            }));
+        }
+        let order: Vec<u64> = acknowledged.iter().take(1_000).collect();
+        assert_eq!(order, (0..1_000).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn many_writers_share_syncs() {
+    let store = Arc::new(MemoryStore::new());
+    let syncs = Arc::new(AtomicU64::new(0));
+    let count = syncs.clone();
+    let after_sync = Box::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
+    let commit = CommitLoop::start(store.clone(), Durability::Group, after_sync, fatal).unwrap();
+    let (acknowledge, acknowledged) = channel();
+    for _ in 0..10_000 {
+        write(&store);
+        let acknowledge = acknowledge.clone();
+        commit.on_durable(Box::new(move || acknowledge.send(()).unwrap()));
+    }
+    assert_eq!(acknowledged.iter().take(10_000).count(), 10_000);
+    commit.stop();
+    assert!(syncs.load(Ordering::SeqCst) < 5_000);
+}
+
+#[test]
+fn a_failed_sync_is_fatal_and_acknowledges_nothing_ever_again() {
+    for durability in [Durability::Group, Durability::Inline] {
+        let store = Arc::new(MemoryStore::new());
+        let (commit, fatal) = start(&store, durability);
+        store.make_sync_fail(true);
+        write(&store);
+        commit.on_durable(Box::new(|| panic!("acknowledged without a sync")));
+        assert!(fatal.recv().unwrap().contains("sync"));
+        store.make_sync_fail(false);
+        let (acknowledge, acknowledged) = channel::<()>();
+        commit.on_durable(Box::new(move || acknowledge.send(()).unwrap()));
+        commit.stop();
+        assert!(acknowledged.recv().is_err(), "the callback is dropped");
+    }
+}
+
+#[test]
+fn stopping_syncs_and_runs_what_waits() {
+    let store = Arc::new(MemoryStore::new());
+    for durability in [Durability::Group, Durability::Periodic(3_600_000)] {
+        let (commit, _fatal) = start(&store, durability);
+        let (acknowledge, acknowledged) = channel();
+        write(&store);
+        commit.on_durable(Box::new(move || acknowledge.send(()).unwrap()));
+        commit.stop();
+        acknowledged.recv().unwrap();
+        assert_eq!(store.unsynced_batches(), 0);
+    }
+}
+
+#[test]
+fn periodic_durability_acknowledges_at_once_and_syncs_in_time() {
+    let store = Arc::new(MemoryStore::new());
+    let (synced, syncs) = channel();
+    let after_sync = Box::new(move |sequence| synced.send(sequence).map_err(std::io::Error::other));
+    let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
+    let commit =
+        CommitLoop::start(store.clone(), Durability::Periodic(1), after_sync, fatal).unwrap();
+    write(&store);
+    let (acknowledge, acknowledged) = channel();
+    commit.on_durable(Box::new(move || acknowledge.send(()).unwrap()));
+    acknowledged.try_recv().unwrap();
+    assert!(syncs.iter().any(|sequence| sequence == 1));
+    drop(commit);
+}
+
+#[test]
+fn the_high_water_mark_is_written_once_a_second_and_read_back() {
+    let files = Arc::new(MemoryFiles::new());
+    let mark = HighWater::open(files.clone()).unwrap();
+    mark.offer(5, 10_000_000).unwrap();
+    mark.offer(6, 10_900_000).unwrap();
+    let stored = || HighWater::open(files.clone()).unwrap().sequence();
+    assert_eq!(stored(), 5);
+    mark.offer(7, 11_000_000).unwrap();
+    assert_eq!(stored(), 7);
+    mark.offer(3, 20_000_000).unwrap();
+    assert_eq!(stored(), 7, "it only rises");
+    mark.set(4).unwrap();
+    assert_eq!(stored(), 4, "unless it is set");
+}

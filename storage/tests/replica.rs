@@ -1,0 +1,368 @@
+//! Leading and applying writes, through the replica's boundary.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starling_storage::values::{Context, DecodeError};
+use starling_storage::{
+    ActorChange, ApplyError, DiskFiles, Family, Lookup, ManualClock, MemoryFiles, MemoryStore,
+    NotLeading, PutError, Replica, RocksOptions, RocksStore, StoreError, Tier,
+};
+use support::{HOUR_US, Machine, START_US, host, open, put, request, state, sync, values};
+
+const KEY: &[u8] = b"a storage key";
+
+fn on_both(check: impl Fn(&Replica)) {
+    check(&Machine::new(1).start());
+    let directory = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(&directory.path().join("db"), &RocksOptions::default()).unwrap();
+    let files = DiskFiles::open(directory.path()).unwrap();
+    let wall = Arc::new(ManualClock::new(START_US));
+    check(&open(Arc::new(store), Arc::new(files), wall, 1, 1));
+}
+
+#[test]
+fn concurrent_puts_are_siblings_until_a_put_has_seen_both() {
+    on_both(|replica| {
+        let nothing = Context::new();
+        put(replica, KEY, &nothing, 1, b"a").unwrap();
+        put(replica, KEY, &nothing, 2, b"b").unwrap();
+        assert_eq!(values(replica, KEY), ["b", "a"]);
+        let seen = state(replica, KEY).context().clone();
+        put(replica, KEY, &seen, 3, b"c").unwrap();
+        assert_eq!(values(replica, KEY), ["c"]);
+    });
+}
+
+#[test]
+fn a_stale_context_removes_nothing_it_has_not_seen() {
+    on_both(|replica| {
+        let first = put(replica, KEY, &Context::new(), 1, b"a").unwrap();
+        let second = put(replica, KEY, &first.context, 2, b"b").unwrap();
+        put(replica, KEY, &first.context, 3, b"c").unwrap();
+        assert_eq!(values(replica, KEY), ["c", "b"]);
+        let delete = request(KEY, &second.context, 4, None);
+        replica.put(&delete).unwrap();
+        assert_eq!(values(replica, KEY), ["c"]);
+    });
+}
+
+#[test]
+fn a_retry_with_its_operation_id_shows_once_and_is_replaced_whole() {
+    on_both(|replica| {
+        put(replica, KEY, &Context::new(), 1, b"a").unwrap();
+        let retried = put(replica, KEY, &Context::new(), 1, b"a").unwrap();
+        assert_eq!(values(replica, KEY), ["a"]);
+        let seen = state(replica, KEY).context().clone();
+        assert!(retried.context.is_subset(&seen));
+        put(replica, KEY, &seen, 2, b"b").unwrap();
+        assert_eq!(values(replica, KEY), ["b"]);
+    });
+}
+
+#[test]
+fn a_last_write_wins_put_replaces_what_the_leader_sees() {
+    on_both(|replica| {
+        for operation in 1..4 {
+            let nothing = Context::new();
+            let mut request = request(KEY, &nothing, operation, Some(b"v"));
+            request.lww = true;
+            replica.put(&request).unwrap();
+        }
+        assert_eq!(state(replica, KEY).sibling_count(), 1);
+    });
+}
+
+#[test]
+fn a_delta_applied_elsewhere_gives_the_leader_s_state_in_any_order() {
+    let leader = Machine::new(1).start();
+    let nothing = Context::new();
+    let first = put(&leader, KEY, &nothing, 1, b"a").unwrap();
+    let second = put(&leader, KEY, &first.context, 2, b"b").unwrap();
+    let third = put(&leader, KEY, &nothing, 3, b"c").unwrap();
+    on_both(|follower| {
+        let operands = [&third, &first, &second, &first];
+        let writes: Vec<_> =
+            operands.map(|put| (Bytes::from_static(KEY), put.delta.clone())).into();
+        follower.apply(&writes).unwrap();
+        assert_eq!(state(follower, KEY), state(&leader, KEY));
+    });
+}
+
+#[test]
+fn a_damaged_operand_is_named_and_the_others_are_applied() {
+    let leader = Machine::new(1).start();
+    let good = put(&leader, KEY, &Context::new(), 1, b"a").unwrap().delta;
+    let mut damaged = good.to_vec();
+    damaged[9] ^= 1;
+    on_both(|follower| {
+        let writes = [
+            (Bytes::from_static(b"x"), Bytes::from(damaged.clone())),
+            (Bytes::from_static(KEY), good.clone()),
+            (Bytes::from_static(b"y"), Bytes::new()),
+        ];
+        match follower.apply(&writes) {
+            Err(ApplyError::BadOperands { bad }) => {
+                assert_eq!(bad.iter().map(|b| b.index).collect::<Vec<_>>(), [0, 2]);
+                assert!(matches!(bad[0].reason, DecodeError::Checksum { .. }));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(values(follower, KEY), ["a"]);
+        for key in [b"x", b"y"] {
+            assert_eq!(follower.read(key, Tier::Any).unwrap(), Lookup::Absent);
+        }
+    });
+}
+
+#[test]
+fn long_chains_of_operands_are_collapsed_by_a_read() {
+    let leader = Machine::new(1).start();
+    on_both(|follower| {
+        for operation in 1..=12 {
+            let put = put(&leader, KEY, &Context::new(), operation, b"v").unwrap();
+            let write = (Bytes::from_static(KEY), put.delta);
+            follower.apply(&[write]).unwrap();
+        }
+        let chain = || {
+            let read = follower.store().get_with_chain(Family::Data, KEY, Tier::Any);
+            read.unwrap().1
+        };
+        assert_eq!(chain(), 12);
+        let before = state(follower, KEY);
+        assert_eq!(chain(), 0);
+        assert_eq!(state(follower, KEY), before);
+    });
+}
+
+#[test]
+fn too_many_siblings_are_refused_at_the_leader_only() {
+    let replica = Machine::new(1).start();
+    for n in 0..100 {
+        put(&replica, KEY, &Context::new(), n, b"v").unwrap();
+    }
+    let refused = put(&replica, KEY, &Context::new(), 200, b"v");
+    assert!(matches!(refused, Err(PutError::TooManySiblings { count: 101, max: 100 })));
+    let seen = state(&replica, KEY).context().clone();
+    put(&replica, KEY, &seen, 201, b"v").unwrap();
+    assert_eq!(state(&replica, KEY).sibling_count(), 1);
+}
+
+#[test]
+fn an_object_over_the_limit_is_refused_and_changes_nothing() {
+    let replica = Machine::new(1).start();
+    put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    let before = state(&replica, KEY);
+    let nothing = Context::new();
+    let mut large = request(KEY, &nothing, 2, None);
+    large.value = Some(Bytes::from(vec![0; 50 << 20]));
+    let refused = replica.put(&large);
+    assert!(matches!(refused, Err(PutError::ObjectTooLarge { .. })));
+    assert_eq!(state(&replica, KEY), before);
+}
+
+#[test]
+fn what_would_block_says_so_and_succeeds_where_it_may() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let nothing = Context::new();
+    let mut cached = request(KEY, &nothing, 1, Some(b"a"));
+    cached.tier = Tier::Cached;
+    // The first mint needs a lease, which is a write to the disk.
+    assert!(matches!(replica.put(&cached), Err(PutError::NotCached)));
+    put(&replica, b"other", &nothing, 9, b"v").unwrap();
+    replica.put(&cached).unwrap();
+    machine.store.make_cold(true);
+    assert!(matches!(replica.put(&cached), Err(PutError::NotCached)));
+    assert_eq!(replica.read(KEY, Tier::Cached).unwrap(), Lookup::NotCached);
+    machine.store.make_cold(false);
+    machine.store.make_stalled(true);
+    assert!(matches!(replica.put(&cached), Err(PutError::NotCached)));
+    let delta = put(&replica, KEY, &nothing, 1, b"a").unwrap().delta;
+    let write = [(Bytes::from_static(KEY), delta)];
+    let stalled = replica.apply(&write);
+    assert!(matches!(stalled, Err(ApplyError::Store(StoreError::Stalled))));
+    replica.apply_waiting(&write).unwrap();
+}
+
+#[test]
+fn a_context_that_knows_more_of_the_actor_than_the_store_means_a_new_actor() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let lost = put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    let actor = replica.identity().actor();
+    drop(replica);
+    // The process dies and its store forgets, without any of the signs a start looks for.
+    machine.store.crash();
+    let replica = machine.start();
+    machine.wall.advance(1_000_000);
+    assert_eq!(replica.identity().actor(), actor);
+    let nothing = Context::new();
+    put(&replica, KEY, &lost.context, 2, b"b").unwrap();
+    assert_ne!(replica.identity().actor(), actor);
+    assert_eq!(values(&replica, KEY), ["b"]);
+    // The lost write comes back from another replica: the put that had seen it stays above it.
+    let write = (Bytes::from_static(KEY), lost.delta);
+    replica.apply(&[write]).unwrap();
+    assert_eq!(values(&replica, KEY), ["b"]);
+    put(&replica, KEY, &nothing, 3, b"c").unwrap();
+    assert_eq!(values(&replica, KEY), ["c", "b"]);
+}
+
+#[test]
+fn a_repair_that_knows_more_of_the_actor_means_a_new_actor_before_the_next_dot() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let lost = put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    let actor = replica.identity().actor();
+    drop(replica);
+    machine.store.crash();
+    let replica = machine.start();
+    machine.wall.advance(1_000_000);
+    let write = (Bytes::from_static(KEY), lost.delta);
+    replica.apply_repair(std::slice::from_ref(&write)).unwrap();
+    let renewed = replica.identity().actor();
+    assert_ne!(renewed, actor);
+    replica.apply_repair(&[write]).unwrap();
+    assert_eq!(replica.identity().actor(), renewed, "it knows them by now");
+}
+
+#[test]
+fn a_power_cut_over_unsynced_writes_means_a_new_actor() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    let actor = replica.identity().actor();
+    drop(replica);
+    machine.power_cut();
+    let replica = machine.start();
+    assert_ne!(replica.identity().actor(), actor);
+    assert_eq!(replica.report().actor_changes, [ActorChange::UncleanBoot]);
+    assert_eq!(values(&replica, KEY), [] as [&str; 0]);
+}
+
+#[test]
+fn a_clean_stop_keeps_the_actor_over_a_reboot() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    let actor = replica.identity().actor();
+    replica.stop().unwrap();
+    let refused = put(&replica, KEY, &Context::new(), 2, b"b");
+    let expected = NotLeading::Stopped;
+    assert!(matches!(refused, Err(PutError::NotLeading(why)) if why == expected));
+    drop(replica);
+    machine.power_cut();
+    let replica = machine.start();
+    assert_eq!(replica.identity().actor(), actor);
+    assert_eq!(replica.report().actor_changes, []);
+    assert_eq!(values(&replica, KEY), ["a"]);
+}
+
+#[test]
+fn recovering_less_than_the_high_water_mark_is_amnesia_until_repaired() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    sync(&replica);
+    let actor = replica.identity().actor();
+    assert!(!replica.has_amnesia().unwrap());
+    drop(replica);
+    // The disk is swapped for an empty one; the records beside the store survive.
+    machine.store = Arc::new(MemoryStore::new());
+    let replica = machine.start();
+    assert_eq!(replica.report().actor_changes, [ActorChange::LostWrites]);
+    assert_ne!(replica.identity().actor(), actor);
+    drop(replica);
+    let replica = machine.start();
+    assert_eq!(replica.report().actor_changes, [], "declared once");
+    assert!(replica.has_amnesia().unwrap(), "but not forgotten");
+    replica.amnesia_repaired().unwrap();
+    assert!(!replica.has_amnesia().unwrap());
+}
+
+#[test]
+fn a_store_of_another_identity_means_a_new_actor() {
+    let mut one = Machine::new(1);
+    drop(one.start());
+    let mut two = Machine::new(50);
+    let replica = two.start();
+    put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    sync(&replica);
+    drop(replica);
+    one.store = two.store.clone();
+    let replica = one.start();
+    assert_eq!(replica.report().actor_changes, [ActorChange::StoreMismatch]);
+}
+
+#[test]
+fn clients_write_over_what_they_saw_before_the_clock_stepped_back() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let first = put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    replica.stop().unwrap();
+    machine.wall.advance(-HOUR_US);
+    let replica = machine.start();
+    put(&replica, KEY, &first.context, 2, b"b").unwrap();
+    assert_eq!(values(&replica, KEY), ["b"]);
+    let foreign = put(&replica, b"never seen", &first.context, 3, b"c");
+    assert!(matches!(foreign, Err(PutError::ClockSkew { .. })));
+}
+
+#[test]
+fn hints_are_written_with_the_put_they_belong_to() {
+    let replica = Machine::new(1).start();
+    let (down, nothing) = ([host(7), host(8)], Context::new());
+    let mut request = request(KEY, &nothing, 1, Some(b"a"));
+    request.hints = &down;
+    let put = replica.put(&request).unwrap();
+    for target in down {
+        let owed = replica.hints().next(target, 0, 1 << 20).unwrap();
+        assert_eq!(owed.len(), 1);
+        let hint = owed[0].hint.as_ref().unwrap();
+        assert_eq!((hint.table, hint.mint), (1, put.mint));
+        assert_eq!((hint.key.as_ref(), &hint.operand), (KEY, &put.delta));
+    }
+}
+
+#[test]
+fn puts_of_one_key_from_many_threads_lose_nothing() {
+    let replica = Arc::new(open(
+        Arc::new(MemoryStore::new()),
+        Arc::new(MemoryFiles::new()),
+        Arc::new(ManualClock::new(START_US)),
+        1,
+        1,
+    ));
+    let threads: Vec<_> = (0..4_u8)
+        .map(|thread| {
+            let replica = replica.clone();
+            std::thread::spawn(move || {
+                for n in 0..20 {
+                    put(&replica, KEY, &Context::new(), thread * 20 + n, b"v").unwrap();
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(state(&replica, KEY).sibling_count(), 80);
+}
+
+#[test]
+fn an_unreadable_state_is_refused_and_kept() {
+    on_both(|replica| {
+        let mut batch = starling_storage::Batch::new();
+        let garbage = Bytes::from_static(b"garbage");
+        batch.put(Family::Data, Bytes::from_static(KEY), garbage.clone());
+        replica.store().write(batch).unwrap();
+        let refused = put(replica, KEY, &Context::new(), 1, b"a");
+        assert!(matches!(refused, Err(PutError::Undecodable(_))));
+        assert_eq!(replica.read(KEY, Tier::Any).unwrap(), Lookup::Found(garbage));
+    });
+}
