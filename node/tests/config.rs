@@ -224,7 +224,7 @@ error[S003] config: unknown key `seed`
   2 | seed = ["127.0.0.1:7000"]
     | ^^^^
   accepts cluster_name, data_dir, datacenter, rack, seeds, secret_file, insecure, slot_bits, durability, block_cache, memtable, hints_max, worker_threads, blocking_threads, listen, limits, timeouts, log, keyspaces
-  effect  the node did not start
+  effect  the node does not start
   try     did you mean `seeds`?
 "#,
     );
@@ -237,7 +237,7 @@ error[S003] config: unknown key `listen.native_prot`
   2 | native_prot = 9050
     | ^^^^^^^^^^^
   accepts address, native_port, internode_port, admin
-  effect  the node did not start
+  effect  the node does not start
   try     did you mean `listen.native_port`?
 ",
     );
@@ -251,7 +251,7 @@ error[S004] config: `listen.native_port` has a value that is not accepted
     |               ^^^^^^
   found   "9050"
   accepts a port, 1 to 65535
-  effect  the node did not start
+  effect  the node does not start
   try     the default is 9050
 "#,
     );
@@ -265,7 +265,7 @@ error[S004] config: `block_cache` has a value that is not accepted
     |               ^^^^^^
   found   "64MB"
   accepts a size such as "64MiB" (B, KiB, MiB, GiB)
-  effect  the node did not start
+  effect  the node does not start
   try     the default is "64MiB"
 "#,
     );
@@ -277,7 +277,7 @@ error[S002] config: not TOML: string values must be quoted, expected literal str
     |
   1 | rack = r1
     |        ^^
-  effect  the node did not start
+  effect  the node does not start
   try     see https://toml.io for the syntax; config/production.toml shows every key
 "#,
     );
@@ -291,7 +291,7 @@ fn values_that_do_not_fit_together_are_told() {
 error[S005] config: `seeds` is missing
   --> node.toml
   accepts a list of "address:port", the internode addresses of every first member
-  effect  the node did not start
+  effect  the node does not start
   try     write it; config/demo shows three nodes, config/single.toml one
 "#,
     );
@@ -305,7 +305,7 @@ error[S005] config: `seeds` does not name this node, 127.0.0.2:7000
     |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   found   ["127.0.0.1:7000", "127.0.0.3:7000"]
   accepts a list with 127.0.0.2:7000, which is listen.address with listen.internode_port
-  effect  the node did not start
+  effect  the node does not start
   try     add "127.0.0.2:7000", or correct listen.address or listen.internode_port
 "#,
     );
@@ -319,7 +319,7 @@ error[S005] config: `listen.address` is off loopback, where nothing is encrypted
     |                  ^^^^^^^^^^
   found   "10.0.0.1"
   accepts an address of 127.0.0.0/8 or ::1, or any together with insecure = true
-  effect  the node did not start
+  effect  the node does not start
   try     write insecure = true if everybody who reaches this address may read and write everything
 "#,
     );
@@ -329,7 +329,7 @@ error[S005] config: `listen.address` is off loopback, where nothing is encrypted
 error[S005] config: `keyspaces.shop.replication` is missing
   --> node.toml:2:12
   accepts a number of copies, 1 to 32, or a number for each datacenter: { dc1 = 3, dc2 = 2 }
-  effect  the node did not start
+  effect  the node does not start
   try     write it; config/demo shows three nodes, config/single.toml one
 ",
     );
@@ -344,7 +344,7 @@ fn flags_and_variables_are_named_in_messages() {
   --> flag --set limits.value_max
   found   "1GiB"
   accepts a size from "1KiB" to "15MiB"
-  effect  the node did not start
+  effect  the node does not start
   try     the default is "8MiB""#
     );
     let misspelt = Overrides {
@@ -399,7 +399,7 @@ fn every_value_out_of_range_is_refused_with_its_key() {
         let message = parse(&format!("{SEEDS}{line}\n")).expect_err(line);
         assert!(message.contains(key), "{line}\n{message}");
         assert!(message.contains("node.toml:2:"), "{line}\n{message}");
-        assert!(message.contains("the node did not start"), "{line}\n{message}");
+        assert!(message.contains("the node does not start"), "{line}\n{message}");
     }
     let twice = parse("seeds = [\"127.0.0.1:7000\", \"127.0.0.1:7000\"]").expect_err("twice");
     assert!(twice.contains("names 127.0.0.1:7000 twice"), "{twice}");

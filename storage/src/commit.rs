@@ -203,7 +203,7 @@ pub fn abort_process(reason: &str) {
     std::process::abort();
 }
 
-#[allow(
+#[expect(
     clippy::disallowed_methods,
     reason = "the commit thread is a driver: it paces real disks, and no protocol decision depends on it"
 )]

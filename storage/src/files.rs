@@ -179,6 +179,7 @@ fn decode_copy(record: &[u8], offset: usize) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code")]
 mod tests {
     use super::{COPY_OFFSETS, DurableNumber, Files, MemoryFiles};
 

@@ -4,13 +4,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use starling_storage::commit::Fatal;
 use starling_storage::{
     Batch, CommitLoop, Durability, Family, HighWater, MemoryFiles, MemoryStore, Store,
 };
+
+/// Room for all that a test sends, so that no callback waits.
+fn channel<T>() -> (SyncSender<T>, Receiver<T>) {
+    sync_channel(10_000)
+}
 
 fn write(store: &MemoryStore) {
     let mut batch = Batch::new();
@@ -79,7 +84,7 @@ fn a_failed_sync_is_fatal_and_acknowledges_nothing_ever_again() {
         commit.on_durable(Box::new(|| panic!("acknowledged without a sync")));
         assert!(fatal.recv().unwrap().contains("sync"));
         store.make_sync_fail(false);
-        let (acknowledge, acknowledged) = channel::<()>();
+        let (acknowledge, acknowledged) = channel();
         commit.on_durable(Box::new(move || acknowledge.send(()).unwrap()));
         commit.stop();
         assert!(acknowledged.recv().is_err(), "the callback is dropped");

@@ -172,6 +172,28 @@ fn rocks_keeps_synced_entries_over_a_reopen() {
     assert_ne!(found, Lookup::Absent);
 }
 
+#[test]
+fn rocks_says_so_when_an_entry_is_not_in_memory_and_then_keeps_it_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = rocks(directory.path());
+    put(&store, Family::Data, "a", "1");
+    store.flush().unwrap();
+    drop(store);
+    let store = rocks(directory.path());
+    let read = |tier| store.get(Family::Data, b"a", tier).unwrap();
+    assert_eq!(read(Tier::Cached), Lookup::NotCached);
+    assert_eq!(read(Tier::Any), Lookup::Found(bytes("1")));
+    assert_eq!(read(Tier::Cached), Lookup::Found(bytes("1")));
+    // A merge over a base that is not in memory cannot be answered from there either.
+    drop(store);
+    let store = rocks(directory.path());
+    let mut batch = Batch::new();
+    batch.merge(Family::Data, bytes("a"), operand(1, 5, "a"));
+    store.write(batch).unwrap();
+    let found = store.get(Family::Data, b"a", Tier::Cached).unwrap();
+    assert_eq!(found, Lookup::NotCached);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(Vec<(u8, Family, u8, u8)>),

@@ -16,11 +16,7 @@ pub fn path(name: &str) -> PathBuf {
         None => beside_this_one(),
     };
     let path = folder.join(name);
-    assert!(
-        path.exists(),
-        "{} is not built; type: cargo build --workspace --bins",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not built; type: cargo build --workspace --bins", path.display());
     path
 }
 

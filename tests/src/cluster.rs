@@ -269,7 +269,9 @@ impl Drop for Cluster {
         for node in &mut self.nodes {
             node.kill();
         }
-        if std::thread::panicking() && let Some(folder) = self.folder.take() {
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
             let kept = folder.keep();
             eprintln!("the cluster's configurations, data and logs are kept in {}", kept.display());
             for node in &self.nodes {

@@ -49,7 +49,8 @@ const TOP: &[&str] = &[
 ];
 
 /// Names that say nothing about what is inside.
-const VAGUE: &[&str] = &["common", "helper", "helpers", "manager", "misc", "types", "util", "utils"];
+const VAGUE: &[&str] =
+    &["common", "helper", "helpers", "manager", "misc", "types", "util", "utils"];
 
 /// The most lines a file may have before its inline tests, and the tables that may have more.
 const LINES_MAX: usize = 500;
@@ -175,14 +176,17 @@ fn the_ring_and_the_protocol_do_no_io() {
     let mut wrong = Vec::new();
     for folder in ["ring", "client/protocol"] {
         for dependency in dependencies(folder).keys() {
-            if ["tokio", "tokio-util", "rocksdb", "socket2", "axum"].contains(&dependency.as_str()) {
+            if ["tokio", "tokio-util", "rocksdb", "socket2", "axum"].contains(&dependency.as_str())
+            {
                 wrong.push(format!("{folder} -> {dependency}"));
             }
         }
     }
     for source in sources() {
         if ["ring", "client/protocol"].contains(&source.krate()) && !source.is_test() {
-            for needle in ["std::fs", "std::net::Tcp", "std::net::Udp", "std::thread", "Instant::now"] {
+            for needle in
+                ["std::fs", "std::net::Tcp", "std::net::Udp", "std::thread", "Instant::now"]
+            {
                 wrong.extend(source.naming(needle));
             }
         }
@@ -265,8 +269,12 @@ fn nothing_is_left_undone_or_switched_off() {
     for source in sources() {
         for (at, line) in source.text.lines().enumerate() {
             // In pieces, so that this file passes.
-            let marks =
-                [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), concat!("#[", "ignore")];
+            let marks = [
+                concat!("TO", "DO"),
+                concat!("FIX", "ME"),
+                concat!("X", "XX"),
+                concat!("#[", "ignore"),
+            ];
             if marks.iter().any(|mark| line.contains(mark)) {
                 wrong.push(format!("{}:{}", source.path, at + 1));
             }
@@ -301,7 +309,6 @@ fn nothing_depends_on_one_machine() {
 fn the_top_level_stays_as_it_is() {
     let entries = entries(&root());
     let names = entries.iter().map(|path| name(path)).filter(|name| !name.starts_with('.'));
-    let strange: Vec<_> =
-        names.filter(|name| !TOP.contains(name)).map(str::to_owned).collect();
+    let strange: Vec<_> = names.filter(|name| !TOP.contains(name)).map(str::to_owned).collect();
     assert_none(&strange, "these do not belong at the top");
 }

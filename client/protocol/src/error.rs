@@ -206,9 +206,9 @@ impl WireError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Timeout { write: true, .. } | Self::WriteFailed { .. } | Self::Internal { .. } => {
-                Outcome::Unknown
-            }
+            Self::Timeout { write: true, .. }
+            | Self::WriteFailed { .. }
+            | Self::Internal { .. } => Outcome::Unknown,
             _ => Outcome::NotDone,
         }
     }
@@ -227,7 +227,9 @@ impl WireError {
             Self::ReadOnly { .. } => "look at the node's log and its disk",
             Self::BadRequest { .. } => "check the versions of client and node",
             Self::KeyTooLarge { .. } => "use a key of the accepted size",
-            Self::ValueTooLarge { .. } => "split the value, or raise limits.value_max in the configuration",
+            Self::ValueTooLarge { .. } => {
+                "split the value, or raise limits.value_max in the configuration"
+            }
             Self::UnknownKeyspace { .. } => "use a keyspace of the cluster's configuration",
             Self::BadBucketName { .. } => "name buckets keyspace.bucket",
             Self::UnknownBucket { .. } => "open the bucket on this connection first",

@@ -93,7 +93,10 @@ impl Frame {
 }
 
 /// Appends a frame whose header is `header`, encoded in place.
-#[expect(clippy::too_many_arguments, reason = "the fields of the frame, in their order on the wire")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the fields of the frame, in their order on the wire"
+)]
 pub fn encode_parts(
     out: &mut BytesMut,
     kind: u8,
@@ -111,7 +114,10 @@ pub fn encode_parts(
 }
 
 /// Appends a frame whose header is already encoded.
-#[expect(clippy::too_many_arguments, reason = "the fields of the frame, in their order on the wire")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the fields of the frame, in their order on the wire"
+)]
 pub fn encode_raw(
     out: &mut BytesMut,
     kind: u8,

@@ -217,6 +217,27 @@ pub struct StatusView {
     pub nodes: Vec<NodeStatus>,
     /// Writes the answering node owes to others.
     pub hints_pending: u64,
+    /// How many slots have how many of their replicas up.
+    pub slots: SlotHealth,
+}
+
+/// Slots of all keyspaces by how many of their replicas are up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotHealth {
+    /// All of them.
+    pub full: u64,
+    /// A quorum, and not all.
+    pub degraded: u64,
+    /// Fewer than a quorum.
+    pub below_quorum: u64,
+}
+
+impl SlotHealth {
+    /// How many slots there are.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.full + self.degraded + self.below_quorum
+    }
 }
 
 /// One member as another sees it.

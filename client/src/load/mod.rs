@@ -3,7 +3,7 @@
 //!
 //! - `config`: what a run is asked to do; `plan` and `keys`: the operations that follow from it
 //! - `stamp`: values that say what they are; `history`: what may be read after which writes
-//! - `target`: what is loaded; `cluster`: a real bucket
+//! - `target`: what is loaded; `bucket_target`: a real bucket
 //! - `worker`, `pace`, `recorder`: one worker, its timing, its measurements
 //! - `run`, `progress`, `report`: a whole run and what it says
 //! - `verify`: reading everything back
@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod bucket_target;
 mod clock;
 mod config;
 mod history;
@@ -39,6 +40,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use bucket_target::BucketTarget;
 pub use config::{
     ConfigError, KeyOrder, KeyOrderError, Limit, LoadConfig, Workload, WorkloadError,
 };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use starling_client::ConsistencyLevel;
 
@@ -61,12 +61,13 @@ pub struct StartArgs {
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("source").required(true)))]
 pub struct ConfigSource {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", required_unless_present = "dev")]
+    #[arg(long, value_name = "FILE", group = "source")]
     pub config: Option<PathBuf>,
     /// One node by itself on loopback, without a file.
-    #[arg(long, conflicts_with = "config")]
+    #[arg(long, group = "source")]
     pub dev: bool,
     /// Sets a key of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]

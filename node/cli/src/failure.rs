@@ -67,7 +67,7 @@ impl fmt::Display for Failure {
             // Texts of the configuration are whole already.
             Self::Start { problem } if problem.starts_with("error[") => f.write_str(problem),
             Self::Start { problem } => {
-                message(f, "S010", "start", problem, "the node did not start", None)
+                message(f, "S010", "start", problem, "the node does not start", None)
             }
             Self::Stop { problem } => message(
                 f,

@@ -48,10 +48,7 @@ pub async fn health(args: &HealthArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn overview(args: &StatusArgs) -> Result<Overview, Failure> {
-    let client = connect(&args.node).await?;
-    let status = client.status().await?;
-    let topology = client.topology().await?;
-    Ok(Overview::new(&status, &topology.ring()))
+    Ok(Overview::new(&connect(&args.node).await?.status().await?))
 }
 
 fn text(overview: &Overview) -> String {

@@ -1,7 +1,7 @@
 //! What a person is told when the configuration cannot be used.
 //!
 //! Every message names the file or variable, the line, what was found and what is accepted, says
-//! that the node did not start, and what to do. The texts are part of the interface: a golden test
+//! that the node does not start, and what to do. The texts are part of the interface: a golden test
 //! holds them.
 
 use std::fmt;
@@ -192,7 +192,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Unreadable { path, source } => {
                 writeln!(f, "error[S001] config: {} cannot be read: {source}", path.display())?;
-                writeln!(f, "  effect  the node did not start")?;
+                writeln!(f, "  effect  the node does not start")?;
                 write!(f, "  try     starling start --dev, or a file of config/")
             }
             Self::Invalid(diagnostic) => diagnostic.fmt(f),
@@ -213,7 +213,7 @@ impl fmt::Display for Diagnostic {
         if let Some(accepts) = &self.accepts {
             writeln!(f, "  accepts {accepts}")?;
         }
-        writeln!(f, "  effect  the node did not start")?;
+        writeln!(f, "  effect  the node does not start")?;
         write!(f, "  try     {}", self.advice)
     }
 }

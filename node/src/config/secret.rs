@@ -89,7 +89,7 @@ impl fmt::Display for SecretError {
         };
         let path = path.display();
         writeln!(f, "error[S006] secret: {path} {problem}")?;
-        writeln!(f, "  effect  the node did not start")?;
+        writeln!(f, "  effect  the node does not start")?;
         match self {
             Self::Exposed { .. } => write!(f, "  try     chmod 600 {path}"),
             Self::Unreadable { .. } | Self::Malformed { .. } => write!(

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use starling_protocol::{Status, StatusView};
+use starling_protocol::{SlotHealth, Status, StatusView};
 use starling_ring::{NodeIndex, Ring, Slot, SlotGrid};
 use uuid::Uuid;
 
@@ -77,17 +77,6 @@ pub enum NodeState {
     Stopping,
 }
 
-/// Slots of all keyspaces by how many of their replicas are up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotHealth {
-    /// All of them.
-    pub full: u64,
-    /// A quorum, and not all.
-    pub degraded: u64,
-    /// Fewer than a quorum.
-    pub below_quorum: u64,
-}
-
 /// The whole in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,17 +90,9 @@ pub enum Verdict {
 }
 
 impl Overview {
-    /// What `status` says, with the slots counted on `ring`, the ring of the same epoch.
+    /// What `status` says.
     #[must_use]
-    pub fn new(status: &StatusView, ring: &Ring) -> Self {
-        let up: Vec<bool> = ring
-            .members()
-            .iter()
-            .map(|member| {
-                let node = status.nodes.iter().find(|node| node.host_id == member.host_id.0);
-                node.is_some_and(|node| is_up(node.status))
-            })
-            .collect();
+    pub fn new(status: &StatusView) -> Self {
         Self {
             cluster: Some(status.cluster.clone()),
             cluster_id: Some(hexadecimal(&status.cluster_id)),
@@ -120,7 +101,7 @@ impl Overview {
             state: NodeState::Serving,
             waiting_for: Vec::new(),
             nodes: status.nodes.iter().map(NodeOverview::new).collect(),
-            slots: SlotHealth::count(ring, &up),
+            slots: status.slots,
             hints_pending: status.hints_pending,
             requests_in_flight: 0,
         }
@@ -209,41 +190,27 @@ impl NodeState {
     }
 }
 
-impl SlotHealth {
-    /// Counts the slots of every keyspace of `ring`, where `up` says of each member whether it is.
-    #[must_use]
-    pub fn count(ring: &Ring, up: &[bool]) -> Self {
-        let mut health = Self::default();
-        let Ok(grid) = SlotGrid::new(ring.epoch().slot_bits) else { return health };
-        let is_up = |node: &NodeIndex| up.get(usize::from(node.0)).copied().unwrap_or(false);
-        for keyspace in &ring.epoch().keyspaces {
-            let Some(placement) = ring.keyspace(&keyspace.name) else { continue };
-            let required = usize::from(placement.replication_factor());
-            for slot in 0..grid.count() {
-                let replicas = placement.replicas(grid.end_token(Slot(slot)));
-                let alive = replicas.iter().filter(|node| is_up(node)).count();
-                if alive >= required {
-                    health.full += 1;
-                } else if alive > required / 2 {
-                    health.degraded += 1;
-                } else {
-                    health.below_quorum += 1;
-                }
+/// Counts the slots of every keyspace of `ring`, where `is_up` says of each member whether it is.
+#[must_use]
+pub fn slot_health(ring: &Ring, is_up: impl Fn(NodeIndex) -> bool) -> SlotHealth {
+    let mut health = SlotHealth::default();
+    let Ok(grid) = SlotGrid::new(ring.epoch().slot_bits) else { return health };
+    for keyspace in &ring.epoch().keyspaces {
+        let Some(placement) = ring.keyspace(&keyspace.name) else { continue };
+        let required = usize::from(placement.replication_factor());
+        for slot in 0..grid.count() {
+            let replicas = placement.replicas(grid.end_token(Slot(slot)));
+            let alive = replicas.iter().filter(|node| is_up(**node)).count();
+            if alive >= required {
+                health.full += 1;
+            } else if alive > required / 2 {
+                health.degraded += 1;
+            } else {
+                health.below_quorum += 1;
             }
         }
-        health
     }
-
-    /// How many slots there are.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.full + self.degraded + self.below_quorum
-    }
-
-    /// Each count with its name.
-    pub(crate) fn by_health(&self) -> [(&'static str, u64); 3] {
-        [("full", self.full), ("degraded", self.degraded), ("below_quorum", self.below_quorum)]
-    }
+    health
 }
 
 impl fmt::Display for Verdict {

@@ -78,7 +78,7 @@ impl Source {
         let hints = serving.replica.hints();
         let pending: BTreeMap<_, _> =
             hints.targets().into_iter().map(|target| (target.0, hints.pending(target))).collect();
-        let mut overview = Overview::new(&native::status(serving), &serving.local.ring);
+        let mut overview = Overview::new(&native::status(serving));
         overview.add_hints(&pending);
         overview.requests_in_flight = serving.coordinator.in_flight().requests() as u64;
         if serving.is_stopping() {

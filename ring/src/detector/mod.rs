@@ -2,16 +2,24 @@
 //!
 //! - [`DirectDetector`]: can this node reach that one? It routes requests, from direct evidence.
 //! - [`AccrualDetector`]: is that node part of the cluster's life? From gossiped heartbeats.
+//! - [`LocalHealth`]: is it perhaps this node itself that is late?
 //!
-//! Both are pure: they take the time with each event and answer with effects.
+//! All are pure: they take the time with each event and answer with effects.
 
 mod accrual;
 mod direct;
+mod health;
+mod peer;
 
 pub use accrual::AccrualDetector;
 pub use direct::{DirectDetector, Effect, Event};
+pub use health::{HEALTH_WORST, LocalHealth};
+pub use peer::{CONVICT_AFTER_MS, SUSPECT_AFTER_MS};
 
 use serde::{Deserialize, Serialize};
+
+/// A gap between ticks beyond which this node was paused itself, so that silence proves nothing.
+const OWN_PAUSE_MS: u64 = 1_000;
 
 /// Milliseconds since the node started: the clock of these state machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]

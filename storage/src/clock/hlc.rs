@@ -112,6 +112,7 @@ impl Hlc {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code")]
 mod tests {
     use super::{ClockError, Hlc, LEASE_AHEAD_US};
 

@@ -34,7 +34,7 @@ pub trait WallClock: Send + Sync {
 pub struct SystemClock;
 
 impl WallClock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "the one driver that reads the wall clock")]
+    #[expect(clippy::disallowed_methods, reason = "the one driver that reads the wall clock")]
     fn now_us(&self) -> u64 {
         let now = std::time::SystemTime::now();
         // Before 1970 counts as 1970: the lease rules carry on from there.

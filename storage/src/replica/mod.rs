@@ -244,12 +244,7 @@ impl Replica {
     }
 
     /// Visits the states of the storage keys in `[start, end)` in order; an empty `end` means to the last. May block.
-    pub fn scan(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        visit: &mut Visitor<'_>,
-    ) -> Result<(), ReadError> {
+    pub fn scan(&self, start: &[u8], end: &[u8], visit: &mut Visitor<'_>) -> Result<(), ReadError> {
         Ok(self.store.scan(Family::Data, start, end, visit)?)
     }
 

@@ -7,6 +7,7 @@
 
 mod memory;
 mod rocks;
+pub mod yardstick;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -1,0 +1,340 @@
+//! Buckets, and the requests on them.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling_protocol::{ContextToken, Level, PutMode, Request, Response, TokenTextError};
+use starling_ring::ConsistencyLevel;
+use uuid::Uuid;
+
+use crate::client::Shared;
+use crate::error::Error;
+use crate::request::Job;
+
+/// What a client has seen of a key: opaque, made by the cluster, good for that key only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CausalContext(ContextToken);
+
+impl CausalContext {
+    /// The text form, base64url.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.0.to_text()
+    }
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// Text that is no base64url. Whether the cluster accepts it shows when it is used.
+    pub fn from_text(text: &str) -> Result<Self, TokenTextError> {
+        ContextToken::from_text(text).map(Self)
+    }
+}
+
+/// What is stored under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The concurrent values, newest first: usually one, none when nothing is stored.
+    pub siblings: Vec<Bytes>,
+    /// To be passed to the put that replaces them.
+    pub context: CausalContext,
+}
+
+/// A bucket of a cluster; cheap to clone.
+#[derive(Clone)]
+pub struct Bucket {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+}
+
+impl Bucket {
+    pub(crate) fn new(shared: Arc<Shared>, name: &str) -> Self {
+        Self { shared, name: name.into() }
+    }
+
+    /// Opens the bucket on some node, so that a bad name is known at once.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        let timeout = self.shared.read_timeout;
+        // A key of its own kind is not needed: opening comes before the request, and a read at ONE is cheap.
+        let probe = self.get(&b"\0"[..]).consistency(ConsistencyLevel::One).timeout(timeout);
+        probe.await.map(|_| ())
+    }
+
+    /// `keyspace.bucket`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads a key.
+    pub fn get(&self, key: impl Into<Bytes>) -> Get<'_> {
+        Get { bucket: self, key: key.into(), level: self.shared.consistency, floor: None, timeout: self.shared.read_timeout }
+    }
+
+    /// Stores a value. Without a context it stands beside what is there.
+    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Put<'_> {
+        Put {
+            bucket: self,
+            key: key.into(),
+            value: value.into(),
+            level: self.shared.consistency,
+            context: None,
+            mode: PutMode::Plain,
+            timeout: self.shared.write_timeout,
+        }
+    }
+
+    /// Stores a value in place of whatever a quorum shows at that moment.
+    pub fn overwrite(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Put<'_> {
+        Put { mode: PutMode::Overwrite, ..self.put(key, value) }
+    }
+
+    /// Deletes a key: what its context covers, or without one what a quorum shows.
+    pub fn delete(&self, key: impl Into<Bytes>) -> Delete<'_> {
+        Delete {
+            bucket: self,
+            key: key.into(),
+            level: self.shared.consistency,
+            context: None,
+            timeout: self.shared.write_timeout,
+        }
+    }
+
+    fn keyspace(&self) -> &str {
+        self.name.split_once('.').map_or(&self.name, |(keyspace, _)| keyspace)
+    }
+
+    async fn run(
+        &self,
+        key: &Bytes,
+        operand: &[u8],
+        write: bool,
+        timeout: Duration,
+        request: &(dyn Fn(u32) -> Request + Send + Sync),
+    ) -> Result<(Response, Bytes), Error> {
+        let keyspace = self.keyspace();
+        let job = Job { bucket: &self.name, keyspace, key, write, operand, timeout, request };
+        self.shared.run(&job).await
+    }
+}
+
+type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// A read, sent when awaited.
+#[must_use = "a request is sent when it is awaited"]
+pub struct Get<'a> {
+    bucket: &'a Bucket,
+    key: Bytes,
+    level: ConsistencyLevel,
+    floor: Option<ContextToken>,
+    timeout: Duration,
+}
+
+impl<'a> Get<'a> {
+    /// How many replicas must agree.
+    pub fn consistency(mut self, level: ConsistencyLevel) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// The answer must have seen `context`: reads what was written with it, whichever node answers.
+    pub fn floor(mut self, context: &CausalContext) -> Self {
+        self.floor = Some(context.0.clone());
+        self
+    }
+
+    /// How long it may take, all attempts together.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends the read.
+    ///
+    /// # Errors
+    /// [`Error`]; a read changes nothing.
+    pub async fn send(self) -> Result<Value, Error> {
+        let level = wire_level(self.level);
+        let request = |bucket| Request::Get {
+            bucket,
+            key: self.key.clone(),
+            level,
+            floor: self.floor.clone(),
+        };
+        let (response, operand) = self.bucket.run(&self.key, &[], false, self.timeout, &request).await?;
+        match response {
+            Response::Value { sibling_lens, context } => {
+                let siblings = split(operand, &sibling_lens).ok_or_else(|| garbled("its siblings do not fit", false))?;
+                Ok(Value { siblings, context: CausalContext(context) })
+            }
+            _ => Err(garbled("it is no value", false)),
+        }
+    }
+}
+
+/// A put, sent when awaited.
+#[must_use = "a request is sent when it is awaited"]
+pub struct Put<'a> {
+    bucket: &'a Bucket,
+    key: Bytes,
+    value: Bytes,
+    level: ConsistencyLevel,
+    context: Option<ContextToken>,
+    mode: PutMode,
+    timeout: Duration,
+}
+
+impl<'a> Put<'a> {
+    /// How many replicas must have it.
+    pub fn consistency(mut self, level: ConsistencyLevel) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Replaces what `context` covers, and nothing else.
+    pub fn context(mut self, context: &CausalContext) -> Self {
+        self.context = Some(context.0.clone());
+        self
+    }
+
+    /// How long it may take, all attempts together.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends the put. Returns the context of this write.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::is_unknown`] says whether it may have happened.
+    pub async fn send(self) -> Result<CausalContext, Error> {
+        let level = wire_level(self.level);
+        let operation = *Uuid::new_v4().as_bytes();
+        let request = |bucket| Request::Put {
+            bucket,
+            key: self.key.clone(),
+            level,
+            context: self.context.clone(),
+            operation,
+            mode: self.mode,
+        };
+        written(self.bucket.run(&self.key, &self.value, true, self.timeout, &request).await?)
+    }
+}
+
+/// A delete, sent when awaited.
+#[must_use = "a request is sent when it is awaited"]
+pub struct Delete<'a> {
+    bucket: &'a Bucket,
+    key: Bytes,
+    level: ConsistencyLevel,
+    context: Option<ContextToken>,
+    timeout: Duration,
+}
+
+impl<'a> Delete<'a> {
+    /// How many replicas must have it.
+    pub fn consistency(mut self, level: ConsistencyLevel) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Deletes what `context` covers, and nothing else.
+    pub fn context(mut self, context: &CausalContext) -> Self {
+        self.context = Some(context.0.clone());
+        self
+    }
+
+    /// How long it may take, all attempts together.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends the delete. Returns its context.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::is_unknown`] says whether it may have happened.
+    pub async fn send(self) -> Result<CausalContext, Error> {
+        let level = wire_level(self.level);
+        let operation = *Uuid::new_v4().as_bytes();
+        let request = |bucket| Request::Delete {
+            bucket,
+            key: self.key.clone(),
+            level,
+            context: self.context.clone(),
+            operation,
+        };
+        written(self.bucket.run(&self.key, &[], true, self.timeout, &request).await?)
+    }
+}
+
+impl<'a> IntoFuture for Get<'a> {
+    type Output = Result<Value, Error>;
+    type IntoFuture = Pending<'a, Value>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl<'a> IntoFuture for Put<'a> {
+    type Output = Result<CausalContext, Error>;
+    type IntoFuture = Pending<'a, CausalContext>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl<'a> IntoFuture for Delete<'a> {
+    type Output = Result<CausalContext, Error>;
+    type IntoFuture = Pending<'a, CausalContext>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+fn written((response, _): (Response, Bytes)) -> Result<CausalContext, Error> {
+    match response {
+        Response::Written { context } => Ok(CausalContext(context)),
+        _ => Err(garbled("it is no acknowledgement", true)),
+    }
+}
+
+fn garbled(what: &str, unknown: bool) -> Error {
+    Error::Protocol { message: what.to_owned(), unknown }
+}
+
+fn split(mut operand: Bytes, lens: &[u32]) -> Option<Vec<Bytes>> {
+    let mut siblings = Vec::with_capacity(lens.len().min(operand.len() + 1));
+    for len in lens {
+        let len = *len as usize;
+        if len > operand.len() {
+            return None;
+        }
+        siblings.push(operand.split_to(len));
+    }
+    operand.is_empty().then_some(siblings)
+}
+
+fn wire_level(level: ConsistencyLevel) -> Level {
+    match level {
+        ConsistencyLevel::Any => Level::Any,
+        ConsistencyLevel::One => Level::One,
+        ConsistencyLevel::Two => Level::Two,
+        ConsistencyLevel::Three => Level::Three,
+        ConsistencyLevel::Quorum => Level::Quorum,
+        ConsistencyLevel::All => Level::All,
+        ConsistencyLevel::LocalOne => Level::LocalOne,
+        ConsistencyLevel::LocalQuorum => Level::LocalQuorum,
+        ConsistencyLevel::EachQuorum => Level::EachQuorum,
+        ConsistencyLevel::Serial => Level::Serial,
+        ConsistencyLevel::LocalSerial => Level::LocalSerial,
+        ConsistencyLevel::Count(count) => Level::Count(count),
+    }
+}

@@ -1,0 +1,134 @@
+//! The client: a cluster, its defaults, its counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use starling_protocol::{Request, Response, StatusView, TopologyView};
+use starling_ring::{ConsistencyLevel, Ring};
+use tokio::time::MissedTickBehavior;
+
+use crate::bucket::Bucket;
+use crate::builder::ClientBuilder;
+use crate::cluster::Cluster;
+use crate::connection::now;
+use crate::error::Error;
+
+/// How often the ring and the nodes' states are asked for again.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// A handle to a cluster: cheap to clone, shared by any number of tasks. The connections close
+/// when the last clone, and the last bucket made from it, are dropped.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all clones share.
+pub(crate) struct Shared {
+    pub(crate) cluster: Cluster,
+    pub(crate) consistency: ConsistencyLevel,
+    pub(crate) read_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) retried: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+}
+
+/// What a client has counted since it was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests sent again.
+    pub retried: u64,
+    /// Writes that ended without a known outcome.
+    pub unknown: u64,
+}
+
+impl Client {
+    /// A client to be configured.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    pub(crate) fn start(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
+        let watched = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(REFRESH_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(shared) = watched.upgrade() else { return };
+                shared.cluster.refresh().await;
+            }
+        });
+        Self { shared }
+    }
+
+    /// The bucket `keyspace.bucket`, made on first use.
+    ///
+    /// # Errors
+    /// A name that no bucket can have, an unknown keyspace, or no node that answers.
+    pub async fn bucket(&self, name: &str) -> Result<Bucket, Error> {
+        let bucket = Bucket::new(self.shared.clone(), name);
+        bucket.check().await?;
+        Ok(bucket)
+    }
+
+    /// The cluster as one of its nodes sees it.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn status(&self) -> Result<StatusView, Error> {
+        let known = self.shared.cluster.known.load_full();
+        let mut tried = Vec::new();
+        for node in &known.nodes {
+            let connected = node.connect(self.shared.cluster.connect_timeout()).await;
+            let answer = match &connected {
+                Ok(connection) => {
+                    let deadline = now() + self.shared.attempt_timeout;
+                    connection.call(&Request::Status, &[], deadline).await.map_err(|error| error.to_string())
+                }
+                Err(reason) => Err(reason.clone()),
+            };
+            match answer {
+                Ok((Response::Status(status), _)) => return Ok(status),
+                Ok((Response::Error(error), _)) => tried.push(format!("{}: {error}", node.address)),
+                Ok(_) => tried.push(format!("{}: it answered something else", node.address)),
+                Err(reason) => tried.push(format!("{}: {reason}", node.address)),
+            }
+        }
+        Err(Error::Unreachable { tried })
+    }
+
+    /// The ring, asked for anew.
+    ///
+    /// # Errors
+    /// None at present: where no node answers, the ring as last heard.
+    pub async fn topology(&self) -> Result<TopologyView, Error> {
+        self.shared.cluster.refresh().await;
+        Ok(self.shared.cluster.known.load().view.clone())
+    }
+
+    /// The ring as last heard, ready to tell a key's replicas.
+    #[must_use]
+    pub fn ring(&self) -> Arc<Ring> {
+        self.shared.cluster.known.load().ring.clone()
+    }
+
+    /// What this client has counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            retried: self.shared.retried.load(Ordering::Relaxed),
+            unknown: self.shared.unknown.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.cluster.known.load().nodes.iter().for_each(|node| node.close());
+    }
+}

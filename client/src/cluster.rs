@@ -1,0 +1,302 @@
+//! What the client knows of the cluster: the ring, a connection per node, who is worth asking.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use starling_protocol::{
+    Request, Response, Status, StrategyView, TopologyView, WIRE_VERSION, WireError,
+};
+use starling_ring::{
+    BucketMode, Epoch, EpochHash, HostId, Keyspace, Member, NodeIndex, PartitionerKind,
+    ReplicationStrategy, Ring,
+};
+use tokio::time::Instant;
+
+use crate::connection::{CallError, Connection, now};
+use crate::error::Error;
+use crate::socket;
+
+/// A node that could not be reached is left alone for so long, doubling up to the last.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_LAST: Duration = Duration::from_secs(2);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One node.
+pub(crate) struct NodeHandle {
+    pub(crate) address: SocketAddr,
+    connection: ArcSwapOption<Connection>,
+    dialling: tokio::sync::Mutex<Backoff>,
+    buckets: Mutex<BTreeMap<String, u32>>,
+}
+
+#[derive(Default)]
+struct Backoff {
+    until: Option<Instant>,
+    pause: Duration,
+}
+
+/// The ring as last heard, and how its answering node saw the others.
+pub(crate) struct Known {
+    pub(crate) view: TopologyView,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) nodes: Vec<Arc<NodeHandle>>,
+}
+
+/// See the module.
+pub(crate) struct Cluster {
+    pub(crate) known: ArcSwap<Known>,
+    connect_timeout: Duration,
+}
+
+impl NodeHandle {
+    fn new(address: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            connection: ArcSwapOption::empty(),
+            dialling: tokio::sync::Mutex::default(),
+            buckets: Mutex::default(),
+        })
+    }
+
+    /// The standing connection.
+    pub(crate) fn connected(&self) -> Option<Arc<Connection>> {
+        self.connection.load_full().filter(|connection| !connection.is_closed())
+    }
+
+    /// A connection, made if there is none and the last failure is long enough ago.
+    pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Connection>, String> {
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        let mut backoff = self.dialling.lock().await;
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        if backoff.until.is_some_and(|until| now() < until) {
+            return Err("it could not be reached a moment ago".to_owned());
+        }
+        match tokio::time::timeout(within, self.dial()).await {
+            Ok(Ok(connection)) => {
+                *backoff = Backoff::default();
+                self.buckets.lock().clear();
+                self.connection.store(Some(connection.clone()));
+                Ok(connection)
+            }
+            failed => {
+                backoff.pause = (backoff.pause * 2).clamp(BACKOFF_FIRST, BACKOFF_LAST);
+                backoff.until = Some(now() + backoff.pause);
+                Err(match failed {
+                    Ok(Err(reason)) => reason,
+                    _ => format!("no connection within {} ms", within.as_millis()),
+                })
+            }
+        }
+    }
+
+    async fn dial(&self) -> Result<Arc<Connection>, String> {
+        let socket = socket::connect(self.address).await.map_err(|error| error.to_string())?;
+        let connection = Connection::start(socket.0, socket.1);
+        let client = format!("starling-client {}", env!("CARGO_PKG_VERSION"));
+        let hello = Request::Hello { wire_version: WIRE_VERSION, client };
+        match connection.call(&hello, &[], now() + REFRESH_TIMEOUT).await {
+            Ok((Response::Hello { .. }, _)) => Ok(connection),
+            Ok((Response::Error(error), _)) => Err(error.to_string()),
+            Ok(_) => Err("it answered hello with something else".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The id of a bucket on the standing connection, opened there if need be.
+    pub(crate) async fn open(
+        &self,
+        connection: &Connection,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<u32, OpenError> {
+        if let Some(id) = self.buckets.lock().get(name) {
+            return Ok(*id);
+        }
+        let request = Request::OpenBucket { name: name.to_owned() };
+        match connection.call(&request, &[], deadline).await? {
+            (Response::BucketOpened { bucket, .. }, _) => {
+                self.buckets.lock().insert(name.to_owned(), bucket);
+                Ok(bucket)
+            }
+            (Response::Error(error), _) => Err(OpenError::Refused(error)),
+            _ => Err(OpenError::Call(CallError::Garbled)),
+        }
+    }
+
+    /// Forgets a bucket that the node says was not opened.
+    pub(crate) fn forget(&self, name: &str) {
+        self.buckets.lock().remove(name);
+    }
+
+    pub(crate) fn close(&self) {
+        if let Some(connection) = self.connection.swap(None) {
+            connection.close();
+        }
+    }
+}
+
+/// Why a bucket could not be opened; no write was sent.
+pub(crate) enum OpenError {
+    Call(CallError),
+    Refused(WireError),
+}
+
+impl From<CallError> for OpenError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl Cluster {
+    /// Asks the contact points in turn until one tells the ring.
+    pub(crate) async fn discover(
+        contact_points: &[String],
+        connect_timeout: Duration,
+    ) -> Result<Self, Error> {
+        if contact_points.is_empty() {
+            return Err(Error::NoContactPoint);
+        }
+        let mut tried = Vec::new();
+        for name in contact_points {
+            let addresses = match socket::resolve(name).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    tried.push(format!("{name}: {error}"));
+                    continue;
+                }
+            };
+            for address in addresses {
+                let node = NodeHandle::new(address);
+                match fetch(&node, connect_timeout).await {
+                    Ok(view) => {
+                        let known = Known::new(view, &[node])?;
+                        return Ok(Self { known: ArcSwap::from_pointee(known), connect_timeout });
+                    }
+                    Err(reason) => tried.push(format!("{name}: {reason}")),
+                }
+            }
+        }
+        Err(Error::Unreachable { tried })
+    }
+
+    /// Asks any node for the ring again. Keeps what is known where nobody answers.
+    pub(crate) async fn refresh(&self) {
+        let known = self.known.load_full();
+        let mut nodes: Vec<_> = known.nodes.iter().collect();
+        nodes.sort_by_key(|node| node.connected().is_none_or(|connection| connection.is_silent()));
+        for node in nodes {
+            if let Ok(view) = fetch(node, self.connect_timeout).await {
+                if view != known.view
+                    && let Ok(fresh) = Known::new(view, &known.nodes)
+                {
+                    self.known.store(Arc::new(fresh));
+                }
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+}
+
+async fn fetch(node: &NodeHandle, connect_timeout: Duration) -> Result<TopologyView, String> {
+    let connection = node.connect(connect_timeout).await?;
+    match connection.call(&Request::Topology, &[], now() + REFRESH_TIMEOUT).await {
+        Ok((Response::Topology(view), _)) => Ok(view),
+        Ok((Response::Error(error), _)) => Err(error.to_string()),
+        Ok(_) => Err("it answered something else than the ring".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Known {
+    /// Keeps the handles of nodes that are known already.
+    fn new(view: TopologyView, before: &[Arc<NodeHandle>]) -> Result<Self, Error> {
+        let nodes = view.members.iter().map(|member| {
+            let known = before.iter().find(|node| node.address == member.client_address);
+            known.cloned().unwrap_or_else(|| NodeHandle::new(member.client_address))
+        });
+        Ok(Self { nodes: nodes.collect(), ring: Arc::new(ring(&view)?), view })
+    }
+
+    /// The nodes to ask about a key, best first: living replicas, the other replicas, the rest.
+    /// Writes keep the natural order, so that one replica leads a key; reads go to the least loaded.
+    pub(crate) fn route(&self, keyspace: &str, key: &[u8], write: bool) -> Vec<NodeIndex> {
+        let replicas = match self.ring.keyspace(keyspace) {
+            Some(placement) => placement.replicas(placement.token(key)),
+            None => &[],
+        };
+        let mut order = replicas.to_vec();
+        order.sort_by_cached_key(|node| {
+            let connection = self.node(*node).connected();
+            let usable = self.is_up(*node)
+                && connection.as_ref().is_none_or(|connection| !connection.is_silent());
+            let load = connection.map_or(0, |connection| connection.load());
+            (!usable, if write { 0 } else { load })
+        });
+        let everybody = (0..).map(NodeIndex).take(self.nodes.len());
+        order.extend(everybody.filter(|node| !replicas.contains(node)));
+        order
+    }
+
+    pub(crate) fn node(&self, index: NodeIndex) -> &Arc<NodeHandle> {
+        &self.nodes[usize::from(index.0)]
+    }
+
+    fn is_up(&self, index: NodeIndex) -> bool {
+        self.view.members[usize::from(index.0)].status == Status::Up
+    }
+}
+
+fn ring(view: &TopologyView) -> Result<Ring, Error> {
+    let members: Vec<Member> = view
+        .members
+        .iter()
+        .map(|member| Member {
+            host_id: HostId(member.host_id),
+            address: member.internode_address,
+            client_address: member.client_address,
+            datacenter: member.datacenter.clone(),
+            rack: member.rack.clone(),
+        })
+        .collect();
+    let slots_expected = 1_usize.checked_shl(u32::from(view.slot_bits)).unwrap_or(0);
+    let owners_known = view.slots.iter().all(|owner| usize::from(*owner) < members.len());
+    if !(4..=16).contains(&view.slot_bits) || view.slots.len() != slots_expected || !owners_known {
+        let message = "the ring's slots do not fit its members".to_owned();
+        return Err(Error::Protocol { message, unknown: false });
+    }
+    let keyspaces = view.keyspaces.iter().map(|keyspace| Keyspace {
+        name: keyspace.name.clone(),
+        strategy: match &keyspace.strategy {
+            StrategyView::Simple { replication_factor } => {
+                ReplicationStrategy::Simple { replication_factor: *replication_factor }
+            }
+            StrategyView::NetworkTopology { datacenters } => {
+                ReplicationStrategy::NetworkTopology { datacenters: datacenters.clone() }
+            }
+        },
+        partitioner: if keyspace.murmur3 { PartitionerKind::Murmur3 } else { PartitionerKind::Sip },
+        buckets: keyspace.lww_buckets.iter().map(|name| (name.clone(), BucketMode::Lww)).collect(),
+    });
+    let epoch = Epoch {
+        n: view.epoch,
+        parent_hash: EpochHash([0; 32]),
+        keyspaces: keyspaces.collect(),
+        members,
+        slot_bits: view.slot_bits,
+        slots: view.slots.iter().map(|owner| NodeIndex(*owner)).collect(),
+        secret_hash: [0; 32],
+    };
+    Ok(Ring::new(Arc::new(epoch), view.sip_key))
+}

@@ -1,0 +1,286 @@
+//! One connection to one node: many requests in flight, one write for all that wait.
+//!
+//! Every call is answered exactly once: by the node, by its deadline, by the loss of the
+//! connection, or, where the caller can ask elsewhere, by the node's silence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use starling_protocol::{FrameDecoder, Request, Response, decode_header, encode_parts, kind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::socket::{Reader, Writer};
+
+/// A node silent for this long with requests in flight is left.
+pub(crate) const SILENCE: Duration = Duration::from_millis(200);
+const SWEEP_EVERY: Duration = Duration::from_millis(25);
+/// Bytes that may wait to be sent.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+const FRAME_BYTES_MAX: usize = 128 << 20;
+const READ_CHUNK: usize = 64 * 1024;
+/// How long an abandoned or probing request keeps its place.
+const PROBE_FOR: Duration = Duration::from_secs(3_600);
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It surely was not sent.
+    #[error("the connection is closed or its queue is full")]
+    NotSent,
+    /// The connection ended with the call in flight.
+    #[error("the connection was lost")]
+    Lost,
+    /// The node has gone silent.
+    #[error("the node has stopped answering")]
+    Silent,
+    /// The deadline passed.
+    #[error("no answer in time")]
+    Deadline,
+    /// The answer does not decode.
+    #[error("the answer is not understood")]
+    Garbled,
+}
+
+type Answer = Result<(Response, Bytes), CallError>;
+
+/// See the module.
+pub(crate) struct Connection {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+struct State {
+    out: BytesMut,
+    calls: BTreeMap<u64, Call>,
+    next_id: u64,
+    closed: bool,
+    heard_at: Instant,
+    silent: bool,
+    latency_us: u64,
+}
+
+struct Call {
+    answer: Option<oneshot::Sender<Answer>>,
+    sent_at: Instant,
+    deadline: Instant,
+}
+
+impl Connection {
+    /// Starts the tasks of a connected socket. They end with the socket or by [`Self::close`].
+    pub(crate) fn start(reader: Reader, writer: Writer) -> Arc<Self> {
+        let connection = Arc::new(Self {
+            state: Mutex::new(State {
+                out: BytesMut::new(),
+                calls: BTreeMap::new(),
+                next_id: 1,
+                closed: false,
+                heard_at: now(),
+                silent: false,
+                latency_us: 0,
+            }),
+            wake: Notify::new(),
+        });
+        let carried = connection.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = carried.write(writer) => {}
+                () = carried.read(reader) => {}
+                () = carried.sweep() => {}
+            }
+            carried.close();
+        });
+        connection
+    }
+
+    /// Sends a request and waits for its answer until `deadline`.
+    pub(crate) async fn call(&self, request: &Request, operand: &[u8], deadline: Instant) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        if !self.push(request, operand, deadline, Some(answer)) {
+            return Err(CallError::NotSent);
+        }
+        answered.await.unwrap_or(Err(CallError::Lost))
+    }
+
+    fn push(
+        &self,
+        request: &Request,
+        operand: &[u8],
+        deadline: Instant,
+        answer: Option<oneshot::Sender<Answer>>,
+    ) -> bool {
+        let sent_at = now();
+        let budget = deadline.saturating_duration_since(sent_at).as_millis();
+        let budget_ms = u32::try_from(budget).unwrap_or(u32::MAX).max(1);
+        let mut state = self.state.lock();
+        if state.closed || state.out.len() >= QUEUE_BYTES_MAX {
+            return false;
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        let was_empty = state.out.is_empty();
+        encode_parts(&mut state.out, kind::REQUEST, 0, id, budget_ms, 0, request, operand);
+        state.calls.insert(id, Call { answer, sent_at, deadline });
+        drop(state);
+        if was_empty {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Whether new requests should go elsewhere if they can.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.state.lock().silent
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// The moving average of answer times, times the requests in flight and one.
+    pub(crate) fn load(&self) -> u64 {
+        let state = self.state.lock();
+        state.latency_us.saturating_mul(1 + state.calls.len() as u64)
+    }
+
+    /// Ends the connection; calls in flight are lost.
+    pub(crate) fn close(&self) {
+        let calls = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.calls)
+        };
+        self.wake.notify_one();
+        for call in calls.into_values() {
+            call.finish(Err(CallError::Lost));
+        }
+    }
+
+    async fn write(&self, mut writer: Writer) {
+        let mut burst = BytesMut::new();
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return;
+                }
+                std::mem::swap(&mut state.out, &mut burst);
+            }
+            if burst.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            if writer.write_all(&burst).await.is_err() {
+                return;
+            }
+            burst.clear();
+        }
+    }
+
+    async fn read(&self, mut reader: Reader) {
+        let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+        let mut received = BytesMut::new();
+        loop {
+            loop {
+                match decoder.next(&mut received) {
+                    Ok(Some(frame)) => {
+                        let answer = match decode_header::<Response>(&frame.header) {
+                            Ok(response) => Ok((response, frame.operand)),
+                            Err(_) => Err(CallError::Garbled),
+                        };
+                        self.answered(frame.request_id, answer);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "a node's answer is no frame; connection closed");
+                        return;
+                    }
+                }
+            }
+            received.reserve(READ_CHUNK);
+            match reader.read_buf(&mut received).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {
+                    let mut state = self.state.lock();
+                    state.heard_at = now();
+                    state.silent = false;
+                }
+            }
+        }
+    }
+
+    fn answered(&self, id: u64, answer: Answer) {
+        let call = {
+            let mut state = self.state.lock();
+            let Some(call) = state.calls.remove(&id) else { return };
+            let took = u64::try_from(call.sent_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+            // Weight 1/8, as TCP's smoothed round-trip time (RFC 6298).
+            let old = state.latency_us;
+            state.latency_us = if old == 0 { took.max(1) } else { (old - old / 8 + took / 8).max(1) };
+            call
+        };
+        call.finish(answer);
+    }
+
+    async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let (ended, probe) = self.look(now());
+            for (call, why) in ended {
+                call.finish(Err(why));
+            }
+            if probe {
+                // Answered as soon as the node is back, which ends its silence.
+                self.push(&Request::Topology, &[], now() + PROBE_FOR, None);
+            }
+        }
+    }
+
+    /// The calls that end now, and whether a silent node needs a probe.
+    fn look(&self, now: Instant) -> (Vec<(Call, CallError)>, bool) {
+        let mut state = self.state.lock();
+        let quiet = now.saturating_duration_since(state.heard_at) >= SILENCE;
+        let waiting = |call: &Call| now.saturating_duration_since(call.sent_at) >= SILENCE;
+        let newly_silent = quiet && !state.silent && state.calls.values().next().is_some_and(waiting);
+        state.silent |= newly_silent;
+        let over: Vec<(u64, CallError)> = state
+            .calls
+            .iter()
+            .filter_map(|(id, call)| {
+                if now >= call.deadline {
+                    Some((*id, CallError::Deadline))
+                } else if state.silent && call.answer.is_some() && waiting(call) {
+                    Some((*id, CallError::Silent))
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let ended = over.into_iter().filter_map(|(id, why)| {
+            state.calls.remove(&id).map(|call| (call, why))
+        });
+        let ended = ended.collect();
+        (ended, state.silent && state.calls.is_empty() && !state.closed)
+    }
+}
+
+impl Call {
+    fn finish(self, answer: Answer) {
+        if let Some(sender) = self.answer {
+            // The caller may have gone: then nobody wants the answer.
+            let _unwanted = sender.send(answer);
+        }
+    }
+}
+
+/// The present moment of the runtime's clock.
+#[expect(clippy::disallowed_methods, reason = "the one place where the client reads monotonic time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

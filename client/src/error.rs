@@ -1,0 +1,93 @@
+//! Why a request failed, and what it may have done.
+
+use starling_protocol::{Outcome, WireError};
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A node answered that it did not do it.
+    #[error("{error}")]
+    Refused {
+        /// What it said.
+        error: WireError,
+        /// Whether an earlier attempt may have done it.
+        unknown: bool,
+    },
+    /// No attempt was answered before the timeout.
+    #[error("no node answered in time ({last})")]
+    Timeout {
+        /// What the last attempt met.
+        last: String,
+        /// Whether a write may have been applied.
+        unknown: bool,
+    },
+    /// None of the contact points can be reached.
+    #[error("no contact point can be reached: {}", tried.join("; "))]
+    Unreachable {
+        /// Each contact point and why.
+        tried: Vec<String>,
+    },
+    /// A node answered something that this client does not understand.
+    #[error("a node's answer is not understood: {message}")]
+    Protocol {
+        /// What is wrong with it.
+        message: String,
+        /// Whether a write may have been applied.
+        unknown: bool,
+    },
+    /// No contact point was given.
+    #[error("no contact point was given")]
+    NoContactPoint,
+}
+
+impl Error {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused { error, .. } => error.code(),
+            Self::Timeout { .. } => "S103",
+            Self::Unreachable { .. } => "S108",
+            Self::Protocol { .. } => "S902",
+            Self::NoContactPoint => "S903",
+        }
+    }
+
+    /// Whether a write may have been applied, or may yet be. Reads change nothing.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Refused { error, unknown } => *unknown || error.outcome() == Outcome::Unknown,
+            Self::Timeout { unknown, .. } | Self::Protocol { unknown, .. } => *unknown,
+            Self::Unreachable { .. } | Self::NoContactPoint => false,
+        }
+    }
+
+    /// Whether no node could be reached at all.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Refused { error, .. } => error.advice(),
+            Self::Timeout { .. } => "look at `starling status`; a write may be repeated safely",
+            Self::Unreachable { .. } => "check that a node runs there: `starling start --config FILE`",
+            Self::Protocol { .. } => "use client and nodes of one release",
+            Self::NoContactPoint => "name a node, as in --node 127.0.0.1:9050",
+        }
+    }
+
+    /// The cluster's own words, where it said any.
+    #[must_use]
+    pub fn wire(&self) -> Option<&WireError> {
+        match self {
+            Self::Refused { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}

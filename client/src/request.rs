@@ -1,0 +1,159 @@
+//! Carrying one request to its end: which node, which attempt, whether to try again.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling_protocol::{Outcome, Request, Response, WireError};
+use tokio::time::Instant;
+
+use crate::client::Shared;
+use crate::cluster::{NodeHandle, OpenError};
+use crate::connection::{CallError, now};
+use crate::error::Error;
+
+/// Pause before a node that was busy, or the whole round of nodes, is asked again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A request for data, complete but for the bucket's id on the connection.
+pub(crate) struct Job<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) keyspace: &'a str,
+    pub(crate) key: &'a Bytes,
+    pub(crate) write: bool,
+    pub(crate) operand: &'a [u8],
+    pub(crate) timeout: Duration,
+    pub(crate) request: &'a (dyn Fn(u32) -> Request + Send + Sync),
+}
+
+/// How one attempt ended without an answer for the caller.
+struct Missed {
+    /// What to tell if it was the last.
+    error: Error,
+    /// Whether it may have been done.
+    unknown: bool,
+    /// Whether the next attempt should wait a moment.
+    pause: bool,
+}
+
+impl Shared {
+    /// Tries nodes until one answers, the answer is final, or the timeout is over.
+    pub(crate) async fn run(&self, job: &Job<'_>) -> Result<(Response, Bytes), Error> {
+        let deadline = now() + job.timeout;
+        let mut unknown = false;
+        let mut last: Option<Error> = None;
+        let mut attempts = 0_u32;
+        loop {
+            let known = self.cluster.known.load_full();
+            for index in known.route(job.keyspace, job.key, job.write) {
+                if now() >= deadline {
+                    return Err(self.give_up(last, unknown && job.write));
+                }
+                if attempts > 0 {
+                    self.retried.fetch_add(1, Ordering::Relaxed);
+                }
+                attempts += 1;
+                match self.attempt(job, known.node(index), deadline).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Attempt::Final(error)) => return Err(blame(error, unknown && job.write)),
+                    Err(Attempt::Missed(missed)) => {
+                        unknown |= missed.unknown;
+                        last = Some(missed.error);
+                        if missed.pause {
+                            sleep_until((now() + PAUSE).min(deadline)).await;
+                        }
+                    }
+                }
+            }
+            sleep_until((now() + PAUSE).min(deadline)).await;
+        }
+    }
+
+    fn give_up(&self, last: Option<Error>, unknown: bool) -> Error {
+        if unknown {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+        match last {
+            Some(Error::Refused { error, .. }) => Error::Refused { error, unknown },
+            Some(error) => Error::Timeout { last: error.to_string(), unknown },
+            None => Error::Timeout { last: "the timeout was over at once".to_owned(), unknown },
+        }
+    }
+
+    async fn attempt(
+        &self,
+        job: &Job<'_>,
+        node: &NodeHandle,
+        deadline: Instant,
+    ) -> Result<(Response, Bytes), Attempt> {
+        let connect = self.cluster.connect_timeout().min(deadline.saturating_duration_since(now()));
+        let connection = node.connect(connect).await.map_err(|reason| not_done(reason, false))?;
+        let attempt_deadline = deadline.min(now() + self.attempt_timeout);
+        let bucket = match node.open(&connection, job.bucket, attempt_deadline).await {
+            Ok(bucket) => bucket,
+            Err(OpenError::Call(error)) => return Err(not_done(error.to_string(), false)),
+            Err(OpenError::Refused(error)) => return Err(refused(error)),
+        };
+        let request = (job.request)(bucket);
+        match connection.call(&request, job.operand, attempt_deadline).await {
+            Ok((Response::Error(error), _)) => {
+                if matches!(error, WireError::UnknownBucket { .. }) {
+                    node.forget(job.bucket);
+                }
+                Err(refused(error))
+            }
+            Ok(answer) => Ok(answer),
+            Err(CallError::NotSent) => Err(not_done(CallError::NotSent.to_string(), false)),
+            Err(error) => Err(Attempt::Missed(Missed {
+                error: Error::Timeout { last: error.to_string(), unknown: true },
+                unknown: true,
+                pause: false,
+            })),
+        }
+    }
+}
+
+enum Attempt {
+    /// Another attempt would end the same.
+    Final(Error),
+    /// Another attempt may do.
+    Missed(Missed),
+}
+
+fn not_done(reason: String, pause: bool) -> Attempt {
+    let error = Error::Timeout { last: reason, unknown: false };
+    Attempt::Missed(Missed { error, unknown: false, pause })
+}
+
+/// What a node's refusal means for the next attempt.
+fn refused(error: WireError) -> Attempt {
+    let unknown = error.outcome() == Outcome::Unknown;
+    let again = matches!(
+        error,
+        WireError::NotReady { .. }
+            | WireError::ShuttingDown
+            | WireError::Overloaded { .. }
+            | WireError::UnknownBucket { .. }
+            | WireError::ClockSkew { .. }
+            | WireError::Timeout { .. }
+            | WireError::WriteFailed { .. }
+            | WireError::FloorNotMet
+    );
+    let pause = matches!(error, WireError::Overloaded { .. } | WireError::WriteFailed { .. } | WireError::FloorNotMet);
+    let error = Error::Refused { error, unknown };
+    if again { Attempt::Missed(Missed { error, unknown, pause }) } else { Attempt::Final(error) }
+}
+
+/// A final refusal says nothing of the attempts before it.
+fn blame(error: Error, unknown_before: bool) -> Error {
+    match error {
+        Error::Refused { error, unknown } => {
+            Error::Refused { error, unknown: unknown || unknown_before }
+        }
+        other => other,
+    }
+}
+
+async fn sleep_until(at: Instant) {
+    tokio::time::sleep_until(at).await;
+}
