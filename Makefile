@@ -26,10 +26,11 @@ test: build
 bench: build
 	$(TARGET_DIR)/debug/starling-bench $(ARGS)
 
-lint: needs
+lint:
+	@.ci/needs lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --quiet
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --workspace --no-deps --document-private-items --locked --quiet
 
 build: needs
 	$(CARGO) build --workspace --bins --locked

@@ -71,7 +71,13 @@ impl Bucket {
 
     /// Reads a key.
     pub fn get(&self, key: impl Into<Bytes>) -> Get<'_> {
-        Get { bucket: self, key: key.into(), level: self.shared.consistency, floor: None, timeout: self.shared.read_timeout }
+        Get {
+            bucket: self,
+            key: key.into(),
+            level: self.shared.consistency,
+            floor: None,
+            timeout: self.shared.read_timeout,
+        }
     }
 
     /// Stores a value. Without a context it stands beside what is there.
@@ -164,10 +170,12 @@ impl<'a> Get<'a> {
             level,
             floor: self.floor.clone(),
         };
-        let (response, operand) = self.bucket.run(&self.key, &[], false, self.timeout, &request).await?;
+        let (response, operand) =
+            self.bucket.run(&self.key, &[], false, self.timeout, &request).await?;
         match response {
             Response::Value { sibling_lens, context } => {
-                let siblings = split(operand, &sibling_lens).ok_or_else(|| garbled("its siblings do not fit", false))?;
+                let siblings = split(operand, &sibling_lens)
+                    .ok_or_else(|| garbled("its siblings do not fit", false))?;
                 Ok(Value { siblings, context: CausalContext(context) })
             }
             _ => Err(garbled("it is no value", false)),

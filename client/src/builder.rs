@@ -90,6 +90,7 @@ impl ClientBuilder {
             write_timeout: self.write_timeout,
             attempt_timeout: self.attempt_timeout,
             retried: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
         }))
     }

@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) write_timeout: Duration,
     pub(crate) attempt_timeout: Duration,
     pub(crate) retried: AtomicU64,
+    pub(crate) repeated: AtomicU64,
     pub(crate) unknown: AtomicU64,
 }
 
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
 pub struct Stats {
     /// Requests sent again.
     pub retried: u64,
+    /// Writes that were acknowledged after an earlier attempt which may have been applied too.
+    pub repeated: u64,
     /// Writes that ended without a known outcome.
     pub unknown: u64,
 }
@@ -88,7 +91,10 @@ impl Client {
             let answer = match &connected {
                 Ok(connection) => {
                     let deadline = now() + self.shared.attempt_timeout;
-                    connection.call(&Request::Status, &[], deadline).await.map_err(|error| error.to_string())
+                    connection
+                        .call(&Request::Status, &[], deadline)
+                        .await
+                        .map_err(|error| error.to_string())
                 }
                 Err(reason) => Err(reason.clone()),
             };
@@ -122,6 +128,7 @@ impl Client {
     pub fn stats(&self) -> Stats {
         Stats {
             retried: self.shared.retried.load(Ordering::Relaxed),
+            repeated: self.shared.repeated.load(Ordering::Relaxed),
             unknown: self.shared.unknown.load(Ordering::Relaxed),
         }
     }

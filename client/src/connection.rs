@@ -98,7 +98,12 @@ impl Connection {
     }
 
     /// Sends a request and waits for its answer until `deadline`.
-    pub(crate) async fn call(&self, request: &Request, operand: &[u8], deadline: Instant) -> Answer {
+    pub(crate) async fn call(
+        &self,
+        request: &Request,
+        operand: &[u8],
+        deadline: Instant,
+    ) -> Answer {
         let (answer, answered) = oneshot::channel();
         if !self.push(request, operand, deadline, Some(answer)) {
             return Err(CallError::NotSent);
@@ -220,7 +225,8 @@ impl Connection {
             let took = u64::try_from(call.sent_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             // Weight 1/8, as TCP's smoothed round-trip time (RFC 6298).
             let old = state.latency_us;
-            state.latency_us = if old == 0 { took.max(1) } else { (old - old / 8 + took / 8).max(1) };
+            state.latency_us =
+                if old == 0 { took.max(1) } else { (old - old / 8 + took / 8).max(1) };
             call
         };
         call.finish(answer);
@@ -247,7 +253,8 @@ impl Connection {
         let mut state = self.state.lock();
         let quiet = now.saturating_duration_since(state.heard_at) >= SILENCE;
         let waiting = |call: &Call| now.saturating_duration_since(call.sent_at) >= SILENCE;
-        let newly_silent = quiet && !state.silent && state.calls.values().next().is_some_and(waiting);
+        let newly_silent =
+            quiet && !state.silent && state.calls.values().next().is_some_and(waiting);
         state.silent |= newly_silent;
         let over: Vec<(u64, CallError)> = state
             .calls
@@ -262,9 +269,9 @@ impl Connection {
                 }
             })
             .collect();
-        let ended = over.into_iter().filter_map(|(id, why)| {
-            state.calls.remove(&id).map(|call| (call, why))
-        });
+        let ended = over
+            .into_iter()
+            .filter_map(|(id, why)| state.calls.remove(&id).map(|call| (call, why)));
         let ended = ended.collect();
         (ended, state.silent && state.calls.is_empty() && !state.closed)
     }
@@ -280,7 +287,10 @@ impl Call {
 }
 
 /// The present moment of the runtime's clock.
-#[expect(clippy::disallowed_methods, reason = "the one place where the client reads monotonic time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the client reads monotonic time"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

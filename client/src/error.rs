@@ -76,7 +76,9 @@ impl Error {
         match self {
             Self::Refused { error, .. } => error.advice(),
             Self::Timeout { .. } => "look at `starling status`; a write may be repeated safely",
-            Self::Unreachable { .. } => "check that a node runs there: `starling start --config FILE`",
+            Self::Unreachable { .. } => {
+                "check that a node runs there: `starling start --config FILE`"
+            }
             Self::Protocol { .. } => "use client and nodes of one release",
             Self::NoContactPoint => "name a node, as in --node 127.0.0.1:9050",
         }

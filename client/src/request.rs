@@ -54,7 +54,12 @@ impl Shared {
                 }
                 attempts += 1;
                 match self.attempt(job, known.node(index), deadline).await {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => {
+                        if unknown && job.write {
+                            self.repeated.fetch_add(1, Ordering::Relaxed);
+                        }
+                        return Ok(answer);
+                    }
                     Err(Attempt::Final(error)) => return Err(blame(error, unknown && job.write)),
                     Err(Attempt::Missed(missed)) => {
                         unknown |= missed.unknown;
@@ -139,7 +144,10 @@ fn refused(error: WireError) -> Attempt {
             | WireError::WriteFailed { .. }
             | WireError::FloorNotMet
     );
-    let pause = matches!(error, WireError::Overloaded { .. } | WireError::WriteFailed { .. } | WireError::FloorNotMet);
+    let pause = matches!(
+        error,
+        WireError::Overloaded { .. } | WireError::WriteFailed { .. } | WireError::FloorNotMet
+    );
     let error = Error::Refused { error, unknown };
     if again { Attempt::Missed(Missed { error, unknown, pause }) } else { Attempt::Final(error) }
 }

@@ -33,9 +33,9 @@ pub fn open(config: &Config, seams: &Seams) -> Result<Opened, DataError> {
     match &seams.data {
         Data::Memory(store, files) => Ok((store.clone(), files.clone())),
         Data::Disk => {
-            let failed =
-                |source| DataError::Directory { path: config.data_dir.clone(), source };
-            let files: Arc<dyn Files> = Arc::new(DiskFiles::open(&config.data_dir).map_err(failed)?);
+            let failed = |source| DataError::Directory { path: config.data_dir.clone(), source };
+            let files: Arc<dyn Files> =
+                Arc::new(DiskFiles::open(&config.data_dir).map_err(failed)?);
             let options = RocksOptions {
                 block_cache_bytes: config.block_cache_bytes as usize,
                 memtable_bytes: config.memtable_bytes as usize,

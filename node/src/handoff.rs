@@ -80,7 +80,8 @@ impl Handoff {
         let mut handed = 0;
         loop {
             let replica = self.replica.clone();
-            let next = self.blocking.run(move || replica.hints().next(target, 0, WINDOW_BYTES)).await;
+            let next =
+                self.blocking.run(move || replica.hints().next(target, 0, WINDOW_BYTES)).await;
             let mut owed = next.map_err(|error| error.to_string())?;
             owed.truncate(WINDOW);
             if owed.is_empty() {
@@ -91,7 +92,8 @@ impl Handoff {
             for (hint, result) in owed.iter().zip(&results).take(taken) {
                 note(target, hint, result);
             }
-            let bytes: u64 = owed[..taken].iter().filter_map(|owed| owed.hint.as_ref()).map(size).sum();
+            let bytes: u64 =
+                owed[..taken].iter().filter_map(|owed| owed.hint.as_ref()).map(size).sum();
             handed += taken as u64;
             crate::metrics::observe_hints_replayed(taken);
             if let Some(last) = taken.checked_sub(1).map(|last| owed[last].sequence) {
@@ -151,7 +153,9 @@ fn pause(bytes: u64, bytes_per_second: u64) -> Duration {
 fn is_settled(result: &Result<(), LinkError>) -> bool {
     match result {
         Ok(()) => true,
-        Err(LinkError::Refused(ReplicaError::Damaged | ReplicaError::Bucket { .. } | ReplicaError::BadRequest)) => true,
+        Err(LinkError::Refused(
+            ReplicaError::Damaged | ReplicaError::Bucket { .. } | ReplicaError::BadRequest,
+        )) => true,
         Err(_) => false,
     }
 }

@@ -272,11 +272,9 @@ pub(crate) fn observe_overview(overview: &Overview) {
     gauge!("starling_ring_epoch").set(float(overview.epoch));
     gauge!("starling_requests_in_flight").set(float(overview.requests_in_flight));
     let slots = overview.slots;
-    for (health, slots) in [
-        ("full", slots.full),
-        ("degraded", slots.degraded),
-        ("below_quorum", slots.below_quorum),
-    ] {
+    for (health, slots) in
+        [("full", slots.full), ("degraded", slots.degraded), ("below_quorum", slots.below_quorum)]
+    {
         gauge!("starling_ring_slots", "health" => health).set(float(slots));
     }
     for node in &overview.nodes {

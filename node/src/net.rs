@@ -69,9 +69,7 @@ pub struct TcpNetwork;
 
 impl Network for TcpNetwork {
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {
-        Box::pin(async move {
-            Stream::tcp(TcpStream::connect(to).await?)
-        })
+        Box::pin(async move { Stream::tcp(TcpStream::connect(to).await?) })
     }
 
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {

@@ -55,7 +55,9 @@ pub enum StartError {
     #[error(transparent)]
     Replica(#[from] OpenError),
     /// A port cannot be bound.
-    #[error("cannot listen on {address} ({purpose}): {source}; stop the process that has the port, or set {key} to another address")]
+    #[error(
+        "cannot listen on {address} ({purpose}): {source}; stop the process that has the port, or set {key} to another address"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -73,7 +75,9 @@ pub enum StartError {
     #[error(transparent)]
     Genesis(#[from] GenesisFailure),
     /// The configuration differs from what the cluster was founded with.
-    #[error("{what} differ from those this cluster was founded with; they are fixed at genesis: restore them in the configuration")]
+    #[error(
+        "{what} differ from those this cluster was founded with; they are fixed at genesis: restore them in the configuration"
+    )]
     Changed {
         /// What differs.
         what: &'static str,
@@ -128,7 +132,8 @@ impl Node {
         let (stop_clients, stop_peers) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let answering = Answering { genesis: genesis.clone(), serving: serving.clone() };
-        let peers = internode::server::serve(ports.internode, answering, tasks.clone(), stop_peers.clone());
+        let peers =
+            internode::server::serve(ports.internode, answering, tasks.clone(), stop_peers.clone());
         tasks.spawn(peers);
         let waiting = genesis.clone();
         let waiting_for = move || waiting.missing().iter().map(ToString::to_string).collect();
@@ -230,7 +235,10 @@ async fn drain(serving: &Serving) {
     let until = now() + DRAIN_WITHIN;
     while serving.coordinator.in_flight().requests() > 0 {
         if now() >= until {
-            warn!(requests = serving.coordinator.in_flight().requests(), "requests were still in flight");
+            warn!(
+                requests = serving.coordinator.in_flight().requests(),
+                "requests were still in flight"
+            );
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -250,7 +258,9 @@ async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> 
         let random = Box::new(world.random(1));
         let identity = Arc::new(Identity::open_or_create(files.clone(), &world.boot_id, random)?);
         let durability = match config.durability {
-            config::Durability::Group if matches!(world.blocking, crate::blocking::Blocking::Inline) => {
+            config::Durability::Group
+                if matches!(world.blocking, crate::blocking::Blocking::Inline) =>
+            {
                 Durability::Inline
             }
             config::Durability::Group => Durability::Group,
@@ -285,12 +295,12 @@ struct Ports {
 
 async fn bind(config: &Config, seams: &Seams) -> Result<Ports, StartError> {
     let at = config.listen;
-    let failed = |address, purpose, key| {
-        move |source| StartError::Listen { address, purpose, key, source }
-    };
+    let failed =
+        |address, purpose, key| move |source| StartError::Listen { address, purpose, key, source };
     let network = &seams.network;
     let internode = network.listen(at.internode).await;
-    let internode = internode.map_err(failed(at.internode, "other nodes", "listen.internode_port"))?;
+    let internode =
+        internode.map_err(failed(at.internode, "other nodes", "listen.internode_port"))?;
     let native = network.listen(at.native).await;
     let native = native.map_err(failed(at.native, "clients", "listen.native_port"))?;
     let admin = crate::net::bind_admin(at.admin).await;
@@ -354,7 +364,9 @@ impl Joining {
         self.genesis.founded(&record, cluster_id);
         let ring = Arc::new(Ring::new(Arc::new(epoch), secret.partitioner_key()));
         let host_id = self.opened.identity.host_id();
-        let me = ring.index_of(host_id).ok_or(StartError::Changed { what: "this node's identity and the founders" })?;
+        let me = ring
+            .index_of(host_id)
+            .ok_or(StartError::Changed { what: "this node's identity and the founders" })?;
         let local = Arc::new(Local {
             host_id,
             me,
@@ -366,7 +378,8 @@ impl Joining {
             secret,
         });
         self.serve(&local);
-        let took_ms = u64::try_from(now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
+        let took_ms =
+            u64::try_from(now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
         info!(cluster = %local.cluster_name, %cluster_id, %host_id, members = local.ring.members().len(), took_ms, "{how} {}", local.cluster_name);
         Ok(())
     }
@@ -390,7 +403,8 @@ impl Joining {
             read_timeout: timeouts.read,
             write_timeout: timeouts.write,
         };
-        let in_flight_bytes = usize::try_from(self.config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
+        let in_flight_bytes =
+            usize::try_from(self.config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
         let replica = self.opened.replica;
         let coordinator = Arc::new(Coordinator::new(coordinator::Parts {
             local: local.clone(),

@@ -86,7 +86,9 @@ pub enum ConsistencyError {
 
 /// A text names no consistency level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is no consistency level; accepted are any, one, two, three, quorum, all, local_one, local_quorum, each_quorum, serial, local_serial, or a number of replicas")]
+#[error(
+    "{found:?} is no consistency level; accepted are any, one, two, three, quorum, all, local_one, local_quorum, each_quorum, serial, local_serial, or a number of replicas"
+)]
 pub struct LevelNameError {
     /// The text.
     pub found: String,
@@ -159,7 +161,10 @@ impl ConsistencyLevel {
             Self::EachQuorum => return Ok(each_quorum(placement)),
         };
         if total > replication_factor {
-            return Err(ConsistencyError::NotEnoughReplicas { required: total, replication_factor });
+            return Err(ConsistencyError::NotEnoughReplicas {
+                required: total,
+                replication_factor,
+            });
         }
         Ok(Requirement { total, per_datacenter: BTreeMap::new() })
     }
@@ -180,7 +185,10 @@ fn local(
         }
         Some(replicas) => {
             let total = of(replicas);
-            Ok(Requirement { total, per_datacenter: BTreeMap::from([(datacenter.to_owned(), total)]) })
+            Ok(Requirement {
+                total,
+                per_datacenter: BTreeMap::from([(datacenter.to_owned(), total)]),
+            })
         }
     }
 }

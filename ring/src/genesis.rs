@@ -11,7 +11,9 @@ use crate::{Candidate, HostId, SlotBitsError};
 #[non_exhaustive]
 pub enum GenesisError {
     /// The seed list does not name this node.
-    #[error("the seed list {seeds:?} does not contain this node's internode address {me}; add it: the first members are exactly the seeds")]
+    #[error(
+        "the seed list {seeds:?} does not contain this node's internode address {me}; add it: the first members are exactly the seeds"
+    )]
     NotASeed {
         /// This node.
         me: SocketAddr,
@@ -19,13 +21,17 @@ pub enum GenesisError {
         seeds: Vec<SocketAddr>,
     },
     /// Somebody who is no seed introduced itself.
-    #[error("the node at {address} is not in the seed list of this node; give all first members the same list")]
+    #[error(
+        "the node at {address} is not in the seed list of this node; give all first members the same list"
+    )]
     Stranger {
         /// Its address.
         address: SocketAddr,
     },
     /// Two different data directories were used at one address.
-    #[error("the seed at {address} was {known} before and is {found} now: it was wiped after it had introduced itself; wipe the other seeds too before the cluster is founded, or restore its data directory")]
+    #[error(
+        "the seed at {address} was {known} before and is {found} now: it was wiped after it had introduced itself; wipe the other seeds too before the cluster is founded, or restore its data directory"
+    )]
     Wiped {
         /// The address.
         address: SocketAddr,
@@ -35,7 +41,9 @@ pub enum GenesisError {
         found: HostId,
     },
     /// One data directory is used at two addresses.
-    #[error("host {host_id} answers at {first} and at {second}: a data directory was copied; wipe one of the two")]
+    #[error(
+        "host {host_id} answers at {first} and at {second}: a data directory was copied; wipe one of the two"
+    )]
     Twice {
         /// The host.
         host_id: HostId,
@@ -45,13 +53,17 @@ pub enum GenesisError {
         second: SocketAddr,
     },
     /// A seed is configured for another cluster.
-    #[error("the seed at {address} has another cluster_name, slot_bits or keyspaces; give all first members the same")]
+    #[error(
+        "the seed at {address} has another cluster_name, slot_bits or keyspaces; give all first members the same"
+    )]
     Configuration {
         /// Its address.
         address: SocketAddr,
     },
     /// A seed changed what it says of itself.
-    #[error("the seed at {address} has changed its client address, datacenter, rack or nonce; restart all seeds of the cluster that is being founded")]
+    #[error(
+        "the seed at {address} has changed its client address, datacenter, rack or nonce; restart all seeds of the cluster that is being founded"
+    )]
     Changed {
         /// Its address.
         address: SocketAddr,

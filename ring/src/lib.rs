@@ -3,7 +3,7 @@
 //!
 //! - [`member`], [`token`], [`slots`]: nodes, places on the ring, the grid of slots
 //! - [`partitioner`]: from keys to tokens
-//! - [`strategy`], [`claim`]: who owns a slot, where its replicas go
+//! - [`strategy`], [`mod@claim`]: who owns a slot, where its replicas go
 //! - [`keyspace`], [`consistency`]: what is replicated how, and how many must answer
 //! - [`secret`], [`epoch`], [`genesis`]: how a cluster comes to be
 //! - [`placement`]: an epoch ready for use

@@ -130,7 +130,7 @@ fn values(state: &NodeState) -> Vec<Option<&[u8]>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Full and partial states, shuffled and repeated: never back, never a hole; and after one
     /// exchange with the owner, the same as the owner.

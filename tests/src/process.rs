@@ -108,6 +108,11 @@ impl Node {
         self.exited().is_none() && self.child.is_some()
     }
 
+    /// The id of the process, if there is one.
+    pub fn process_id(&mut self) -> Option<u32> {
+        if self.is_running() { self.child.as_ref().map(Child::id) } else { None }
+    }
+
     /// Waits until the node serves.
     ///
     /// # Panics

@@ -81,6 +81,10 @@ impl Target for BucketTarget {
     fn retries(&self) -> u64 {
         self.client.stats().retried
     }
+
+    fn repetitions(&self) -> u64 {
+        self.client.stats().repeated
+    }
 }
 
 fn failure(error: &Error, write: bool) -> Failure {

@@ -219,6 +219,10 @@ impl<T: Target> Measurement<T> {
     }
 
     fn show(&mut self, config: &LoadConfig, observe: &mut impl FnMut(&Progress)) {
+        // Just after the warm-up there is nothing yet that a rate could be told of.
+        if clock::now().saturating_duration_since(self.drained) < TICK / 2 {
+            return;
+        }
         let seconds = self.gather();
         let counts = self.total.counts;
         let total = match config.limit {

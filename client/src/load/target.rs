@@ -74,4 +74,7 @@ pub trait Target: Clone + Send + Sync + 'static {
 
     /// How many requests were sent again so far, of all operations together.
     fn retries(&self) -> u64;
+
+    /// How many writes were acknowledged so far after an earlier attempt that may have been applied too.
+    fn repetitions(&self) -> u64;
 }

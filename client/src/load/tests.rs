@@ -183,6 +183,10 @@ impl Target for Model {
     fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
+
+    fn repetitions(&self) -> u64 {
+        self.retries()
+    }
 }
 
 fn config() -> LoadConfig {

@@ -231,10 +231,11 @@ async fn write<T: Target>(
         None if fresh && effect == Effect::Put => Cause::Nothing,
         None => Cause::WhatIsThere,
     };
-    let retries = target.retries();
+    // The counter is shared, so a write that merely overlaps a repeated one counts as repeated too.
+    let repetitions = target.repetitions();
     match target.write(&name, value, cause).await {
         Ok(context) => {
-            state.history.acknowledge(effect, target.retries() != retries);
+            state.history.acknowledge(effect, target.repetitions() != repetitions);
             state.context = Some(context);
             Ok(())
         }

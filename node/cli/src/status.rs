@@ -87,7 +87,9 @@ fn text(overview: &Overview) -> String {
 pub fn nodes(overview: &Overview) -> String {
     let header = ["ADDRESS", "STATUS", "OWNS", "DATACENTER", "RACK", "HOST ID"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
-    rows.extend(overview.nodes.iter().map(|node| {
+    let mut nodes: Vec<&NodeOverview> = overview.nodes.iter().collect();
+    nodes.sort_by_key(|node| node.address);
+    rows.extend(nodes.into_iter().map(|node| {
         vec![
             node.address.to_string(),
             state(node),

@@ -1,6 +1,6 @@
 //! What a node is told before it starts: a TOML file, then the environment, then flags.
 //!
-//! Two stages. [`file`] holds what was written, key by key, each with its place in the text;
+//! Two stages. [`mod@file`] holds what was written, key by key, each with its place in the text;
 //! [`resolve`] turns that into what is meant, a [`Config`] whose every field has a value and whose
 //! invariants hold: the seed list names this node, addresses off loopback were asked for, limits
 //! fit one another. The rest of the node sees only [`Config`].

@@ -5,11 +5,11 @@
 //! that the only failures are those that say the outcome is unknown.
 
 mod error;
+mod forward;
 mod plan;
 mod quorum;
 mod read;
 mod read_gather;
-mod forward;
 mod routing;
 mod write;
 mod write_gather;

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use starling_ring::Operation;
-use starling_storage::{Lookup, ReadError, Tier};
 use starling_storage::values::{self, Causal, Context};
+use starling_storage::{Lookup, ReadError, Tier};
 use tokio::time::Instant;
 
 use super::plan::Plan;
@@ -105,10 +105,14 @@ impl Coordinator {
             self.check_available(plan)?;
         }
         let replicas = plan.replicas().len();
-        let (gather, mut decision) = ReadGather::new(plan.tracker.clone(), replicas, match ask {
-            Ask::Everyone => chosen.len(),
-            Ask::OneState | Ask::States => 0,
-        });
+        let (gather, mut decision) = ReadGather::new(
+            plan.tracker.clone(),
+            replicas,
+            match ask {
+                Ask::Everyone => chosen.len(),
+                Ask::OneState | Ask::States => 0,
+            },
+        );
         let mut spare = preference.into_iter().filter(|index| !chosen.contains(index));
         for (place, &index) in chosen.iter().enumerate() {
             let kind = if place == 0 || ask != Ask::OneState { Kind::Read } else { Kind::Digest };
@@ -190,7 +194,9 @@ impl Coordinator {
     fn question_here(&self, plan: &Plan, index: usize, gather: std::sync::Arc<ReadGather>) {
         let mint = self.replica.clock().last();
         match self.replica.read(&plan.storage_key, Tier::Cached) {
-            Ok(Lookup::Found(state)) => gather.record(index, Some(Answer::State(Some(state), mint))),
+            Ok(Lookup::Found(state)) => {
+                gather.record(index, Some(Answer::State(Some(state), mint)))
+            }
             Ok(Lookup::Absent) => gather.record(index, Some(Answer::State(None, mint))),
             Ok(Lookup::NotCached) => {
                 let (replica, blocking) = (self.replica.clone(), self.blocking.clone());
@@ -217,10 +223,12 @@ impl Coordinator {
         answers: &[Option<Answer>],
         deadline: Instant,
     ) -> Result<Causal, RequestError> {
-        let states = || answers.iter().flatten().filter_map(|answer| match answer {
-            Answer::State(Some(state), _) => Some(state.as_ref()),
-            _ => None,
-        });
+        let states = || {
+            answers.iter().flatten().filter_map(|answer| match answer {
+                Answer::State(Some(state), _) => Some(state.as_ref()),
+                _ => None,
+            })
+        };
         let oldest = answers.iter().flatten().filter_map(|answer| match answer {
             Answer::State(_, mint) => Some(*mint),
             Answer::Digest(_) => None,
@@ -317,10 +325,7 @@ fn agreed(answers: &[Option<Answer>]) -> Option<Option<Bytes>> {
     state
 }
 
-fn answer_here(
-    found: Result<Lookup, ReadError>,
-    mint: u64,
-) -> Option<Answer> {
+fn answer_here(found: Result<Lookup, ReadError>, mint: u64) -> Option<Answer> {
     match found {
         Ok(Lookup::Found(state)) => Some(Answer::State(Some(state), mint)),
         Ok(Lookup::Absent) => Some(Answer::State(None, mint)),
@@ -335,7 +340,8 @@ fn answer_here(
 fn decode(state: Option<Bytes>) -> Result<Causal, RequestError> {
     match state {
         None => Ok(Causal::default()),
-        Some(state) => Causal::decode(state)
-            .map_err(|error| RequestError::Store { reason: error.to_string() }),
+        Some(state) => {
+            Causal::decode(state).map_err(|error| RequestError::Store { reason: error.to_string() })
+        }
     }
 }

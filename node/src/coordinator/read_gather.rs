@@ -76,9 +76,7 @@ impl ReadGather {
             Verdict::Met => counting.answered >= counting.answered_min,
             Verdict::Impossible => true,
         };
-        if over
-            && let Some(decided) = counting.decided.take()
-        {
+        if over && let Some(decided) = counting.decided.take() {
             // The reader may have stopped waiting at its deadline.
             let _nobody_waits = decided.send(verdict);
         }

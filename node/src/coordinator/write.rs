@@ -7,9 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use starling_ring::{ConsistencyLevel, HostId, Operation};
 use starling_storage::values::{Context, OperationId};
-use starling_storage::{
-    Hint, NotLeading, Put, PutError, PutRequest, Replica, StoreError, Tier,
-};
+use starling_storage::{Hint, NotLeading, Put, PutError, PutRequest, Replica, StoreError, Tier};
 
 use super::plan::Plan;
 use super::quorum::Verdict;
@@ -38,7 +36,9 @@ impl Coordinator {
         self.check_available(&plan)?;
         let context = self.context_of(&request).await?;
         if now() >= request.deadline {
-            return Err(RequestError::Overloaded { reason: "the deadline passed before the write began" });
+            return Err(RequestError::Overloaded {
+                reason: "the deadline passed before the write began",
+            });
         }
         let down = self.replicas_down(&plan);
         let put = self.put_here(&plan, &request, context, &down).await?;

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use super::quorum::{QuorumTracker, Tally, Verdict};
-use crate::internode::{LinkError, ReplySink};
 use crate::internode::link::Late;
+use crate::internode::{LinkError, ReplySink};
 
 /// One write in flight. Lives until the last replica has answered or has a hint.
 pub(super) struct WriteGather {

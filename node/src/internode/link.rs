@@ -222,8 +222,7 @@ impl Link {
         self.observe_latency(now().saturating_duration_since(call.sent_at));
         let answer = match Kind::from_byte(frame.kind) {
             Some(Kind::Failed) => Err(LinkError::Refused(
-                starling_protocol::decode_header(&frame.header)
-                    .unwrap_or(ReplicaError::BadRequest),
+                starling_protocol::decode_header(&frame.header).unwrap_or(ReplicaError::BadRequest),
             )),
             _ => Ok(frame),
         };

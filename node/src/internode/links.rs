@@ -62,7 +62,8 @@ impl Links {
             .iter()
             .enumerate()
             .map(|(index, member)| {
-                let peer = NodeIndex(u16::try_from(index).expect("an epoch holds at most 65,535 members"));
+                let peer =
+                    NodeIndex(u16::try_from(index).expect("an epoch holds at most 65,535 members"));
                 (peer != context.local.me).then(|| Arc::new(Link::new(peer, member.clone())))
             })
             .collect::<Vec<_>>();
@@ -138,10 +139,7 @@ async fn report(context: &LinkContext, event: LinkEvent) {
     let _nobody_listens = context.events.send(event).await;
 }
 
-async fn connect(
-    link: &Link,
-    context: &LinkContext,
-) -> Result<(Stream, BytesMut), HandshakeError> {
+async fn connect(link: &Link, context: &LinkContext) -> Result<(Stream, BytesMut), HandshakeError> {
     let dial = context.network.connect(link.member.address);
     let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, dial)
         .await

@@ -251,7 +251,9 @@ impl Answerer {
                 warn!(peer = self.peer.0, damaged = bad.len(), "refused damaged mutations");
                 let damaged: BTreeSet<usize> = bad.iter().map(|operand| operand.index).collect();
                 let whole = |place: &usize| !damaged.contains(place);
-                damaged.iter().for_each(|place| self.fail(requests[*place], &ReplicaError::Damaged));
+                damaged
+                    .iter()
+                    .for_each(|place| self.fail(requests[*place], &ReplicaError::Damaged));
                 let taken = (0..requests.len()).filter(whole).map(|place| requests[place]);
                 self.acknowledge(taken.collect());
             }
@@ -321,9 +323,10 @@ impl Answerer {
             return;
         }
         let about = starling_protocol::decode_header(&frame.header);
-        let reachable = about.ok().and_then(|host| self.serving.local.ring.index_of(host)).is_some_and(|node| {
-            self.serving.liveness.is_reachable(node)
-        });
+        let reachable = about
+            .ok()
+            .and_then(|host| self.serving.local.ring.index_of(host))
+            .is_some_and(|node| self.serving.liveness.is_reachable(node));
         let _peer_is_gone = self.outbound.push(|out| {
             encode_raw(out, Kind::Probed as u8, 0, id, 0, 0, &[u8::from(reachable)], &[]);
         });
@@ -334,7 +337,16 @@ impl Answerer {
         tokio::spawn(async move {
             let reply = serving.execute_forwarded(&frame).await;
             let _peer_is_gone = outbound.push(|out| {
-                encode_parts(out, Kind::Forwarded as u8, 0, id, 0, 0, &reply.response, &reply.operand);
+                encode_parts(
+                    out,
+                    Kind::Forwarded as u8,
+                    0,
+                    id,
+                    0,
+                    0,
+                    &reply.response,
+                    &reply.operand,
+                );
             });
         });
     }
@@ -372,7 +384,16 @@ fn answer_lookup(
             encode_raw(out, Kind::DigestIs as u8, 0, id, 0, mint, &[], &digest);
         } else {
             let flags = if state.is_none() { ABSENT } else { 0 };
-            encode_raw(out, Kind::State as u8, flags, id, 0, mint, &[], state.as_deref().unwrap_or(&[]));
+            encode_raw(
+                out,
+                Kind::State as u8,
+                flags,
+                id,
+                0,
+                mint,
+                &[],
+                state.as_deref().unwrap_or(&[]),
+            );
         }
     });
 }

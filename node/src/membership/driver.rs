@@ -104,7 +104,8 @@ impl Driver {
         rng: StdRng,
         clock: Arc<dyn WallClock>,
     ) -> Self {
-        let members: Vec<HostId> = local.ring.members().iter().map(|member| member.host_id).collect();
+        let members: Vec<HostId> =
+            local.ring.members().iter().map(|member| member.host_id).collect();
         let gossip = Gossip::new(GossipConfig {
             me: local.me.0,
             incarnation: local.incarnation,
@@ -223,7 +224,9 @@ impl Driver {
     /// One name, one incarnation, two nonces: a copied data directory.
     fn check_clone(&self, peer: HostId, incarnation: u64, boot_nonce: u64) {
         let known = self.gossip.state(peer);
-        if known.is_some_and(|known| known.incarnation == incarnation && known.boot_nonce != boot_nonce) {
+        if known
+            .is_some_and(|known| known.incarnation == incarnation && known.boot_nonce != boot_nonce)
+        {
             error!(%peer, incarnation, "two nodes run with one host id: a data directory was copied; stop one of them and wipe it");
         }
     }
@@ -246,7 +249,9 @@ impl Driver {
         match liveness {
             Liveness::Up => info!(%peer, "peer is up"),
             Liveness::Suspect => warn!(%peer, "peer is silent"),
-            Liveness::UnreachableFromMe => warn!(%peer, "peer is reached by others but not from here"),
+            Liveness::UnreachableFromMe => {
+                warn!(%peer, "peer is reached by others but not from here")
+            }
             Liveness::Down => warn!(%peer, "peer is down"),
         }
     }
@@ -301,7 +306,8 @@ impl Driver {
             let Ok(theirs) = <[u8; 8]>::try_from(pong.header.as_ref()) else { return };
             let expected = i128::from(sent_us) + i128::try_from(half_way.as_micros()).unwrap_or(0);
             let offset = i128::from(u64::from_le_bytes(theirs)) - expected;
-            let offset_us = i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX });
+            let offset_us =
+                i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX });
             // The driver may have ended with the node.
             let _ended = answers.send(Answered::Pong { peer, offset_us }).await;
         });
@@ -315,7 +321,8 @@ impl Driver {
             tokio::spawn(async move {
                 let mut header = BytesMut::new();
                 encode_header(&about, &mut header);
-                let answer = link.call(&Request::control(Kind::Probe, ANSWER_WITHIN, &header)).await;
+                let answer =
+                    link.call(&Request::control(Kind::Probe, ANSWER_WITHIN, &header)).await;
                 let reachable = answer.is_ok_and(|frame| frame.header.first() == Some(&1));
                 // The driver may have ended with the node.
                 let _ended = answers.send(Answered::Probed { about, reachable }).await;
@@ -355,7 +362,10 @@ impl Driver {
             if may_lead {
                 info!("this node's clock agrees with its peers' again; it leads writes");
             } else {
-                error!(offset_ms = median / 1_000, "this node's clock is too far from its peers'; it leads no writes until it is set");
+                error!(
+                    offset_ms = median / 1_000,
+                    "this node's clock is too far from its peers'; it leads no writes until it is set"
+                );
             }
         }
     }

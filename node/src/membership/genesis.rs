@@ -30,7 +30,9 @@ pub enum GenesisFailure {
     #[error(transparent)]
     Seeds(#[from] GenesisError),
     /// A seed speaks another version.
-    #[error("the seed at {address} speaks wire version {theirs}, this node {WIRE_VERSION}; run the same release on both")]
+    #[error(
+        "the seed at {address} speaks wire version {theirs}, this node {WIRE_VERSION}; run the same release on both"
+    )]
     WireVersion {
         /// The seed.
         address: SocketAddr,

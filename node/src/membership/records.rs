@@ -29,7 +29,9 @@ pub enum RecordError {
     #[error("cannot access the record of the cluster's foundation: {0}")]
     Io(#[from] io::Error),
     /// It does not decode.
-    #[error("the record of the cluster's foundation is damaged: {0}; restore it from a backup, or wipe the data directory and replace the node")]
+    #[error(
+        "the record of the cluster's foundation is damaged: {0}; restore it from a backup, or wipe the data directory and replace the node"
+    )]
     Damaged(String),
     /// The seeds do not make a cluster.
     #[error(transparent)]
@@ -69,9 +71,16 @@ impl ClusterRecord {
     ///
     /// # Errors
     /// [`RecordError::Genesis`].
-    pub fn epoch(&self, secret: Option<[u8; 32]>) -> Result<(Epoch, ClusterSecret, ClusterId), RecordError> {
-        let (epoch, secret) =
-            Epoch::genesis(self.candidates.clone(), self.slot_bits, self.keyspaces.clone(), secret)?;
+    pub fn epoch(
+        &self,
+        secret: Option<[u8; 32]>,
+    ) -> Result<(Epoch, ClusterSecret, ClusterId), RecordError> {
+        let (epoch, secret) = Epoch::genesis(
+            self.candidates.clone(),
+            self.slot_bits,
+            self.keyspaces.clone(),
+            secret,
+        )?;
         let cluster_id = epoch.cluster_id();
         Ok((epoch, secret, cluster_id))
     }

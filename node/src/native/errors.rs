@@ -31,20 +31,22 @@ pub(super) fn wire_error(error: &RequestError) -> WireError {
             required: tally.required,
             alive: tally.received,
         },
-        RequestError::Timeout { tally, write } => WireError::Timeout {
-            received: tally.received,
-            required: tally.required,
-            write: *write,
-        },
+        RequestError::Timeout { tally, write } => {
+            WireError::Timeout { received: tally.received, required: tally.required, write: *write }
+        }
         RequestError::WriteFailed { tally } => WireError::WriteFailed {
             received: tally.received,
             required: tally.required,
             failed: tally.failed,
         },
-        RequestError::Overloaded { reason } => WireError::Overloaded { reason: (*reason).to_owned() },
+        RequestError::Overloaded { reason } => {
+            WireError::Overloaded { reason: (*reason).to_owned() }
+        }
         RequestError::Level(error) => level_error(error),
         RequestError::UnknownKeyspace { name } => WireError::UnknownKeyspace { name: name.clone() },
-        RequestError::KeySize { len, max } => WireError::KeyTooLarge { len: wide(*len), max: wide(*max) },
+        RequestError::KeySize { len, max } => {
+            WireError::KeyTooLarge { len: wide(*len), max: wide(*max) }
+        }
         RequestError::ValueTooLarge { len, max } => {
             WireError::ValueTooLarge { len: wide(*len), max: wide(*max) }
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use starling_protocol::{ContextToken, Frame, PutMode, Request, Response, WireError};
-use starling_storage::{BucketError, ClockError, Replica, WallClock};
 use starling_storage::values::OperationId;
+use starling_storage::{BucketError, ClockError, Replica, WallClock};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -98,11 +98,7 @@ impl Serving {
     ///
     /// # Errors
     /// The registry's: the id means another name here.
-    pub async fn adopt_bucket(
-        &self,
-        id: u32,
-        name: String,
-    ) -> Result<(), BucketError> {
+    pub async fn adopt_bucket(&self, id: u32, name: String) -> Result<(), BucketError> {
         if self.replica.buckets().name(id).as_deref() == Some(name.as_str()) {
             return Ok(());
         }
@@ -140,7 +136,9 @@ impl Serving {
             }
         };
         let (Request::Put { bucket, .. } | Request::Delete { bucket, .. }) = &request else {
-            return Reply::error(WireError::BadRequest { message: "only writes are forwarded".into() });
+            return Reply::error(WireError::BadRequest {
+                message: "only writes are forwarded".into(),
+            });
         };
         let Some(name) = self.replica.buckets().name(*bucket) else {
             return Reply::error(WireError::UnknownBucket { id: *bucket });
@@ -172,13 +170,22 @@ impl Serving {
         };
         let level = read.level;
         let result = self.coordinator.read(read).await;
-        observe_request(Op::Read, level, result.as_ref().err(), now().saturating_duration_since(began));
+        observe_request(
+            Op::Read,
+            level,
+            result.as_ref().err(),
+            now().saturating_duration_since(began),
+        );
         match result {
             Ok(found) => {
-                let lens = found.values.iter().map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX));
+                let lens =
+                    found.values.iter().map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX));
                 let sibling_lens = lens.collect();
                 let context = ContextToken(found.context);
-                Reply { response: Response::Value { sibling_lens, context }, operand: concat(found.values) }
+                Reply {
+                    response: Response::Value { sibling_lens, context },
+                    operand: concat(found.values),
+                }
             }
             Err(error) => Reply::error(wire_error(&error)),
         }
@@ -259,7 +266,8 @@ impl Service {
 
     fn ready(&self) -> Result<&Arc<Serving>, WireError> {
         let serving = self.serving.get();
-        let serving = serving.ok_or_else(|| WireError::NotReady { waiting_for: (self.waiting_for)() })?;
+        let serving =
+            serving.ok_or_else(|| WireError::NotReady { waiting_for: (self.waiting_for)() })?;
         if serving.is_stopping() { Err(WireError::ShuttingDown) } else { Ok(serving) }
     }
 
@@ -302,7 +310,12 @@ impl Service {
         })
     }
 
-    pub(super) async fn execute(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
+    pub(super) async fn execute(
+        &self,
+        bucket: &Arc<Bucket>,
+        request: Request,
+        frame: &Frame,
+    ) -> Reply {
         match self.ready() {
             Ok(serving) => serving.execute(bucket, request, frame).await,
             Err(error) => Reply::error(error),
@@ -327,7 +340,9 @@ fn concat(mut values: Vec<Bytes>) -> Bytes {
 
 fn forwarded(answer: &Frame) -> Reply {
     if answer.kind != Kind::Forwarded as u8 {
-        return Reply::error(WireError::Internal { message: "the leader's answer is not understood".into() });
+        return Reply::error(WireError::Internal {
+            message: "the leader's answer is not understood".into(),
+        });
     }
     match starling_protocol::decode_header(&answer.header) {
         Ok(response) => Reply { response, operand: answer.operand.clone() },

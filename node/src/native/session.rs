@@ -148,11 +148,14 @@ impl Session {
                 self.answer(id, &service.hello(wire_version, &client));
             }
             Request::OpenBucket { name } => match self.open(&name).await {
-                Ok(bucket) => self.answer(id, &Reply::of(Response::BucketOpened {
-                    bucket: bucket.id,
-                    keyspace: bucket.keyspace.clone(),
-                    lww: bucket.lww,
-                })),
+                Ok(bucket) => self.answer(
+                    id,
+                    &Reply::of(Response::BucketOpened {
+                        bucket: bucket.id,
+                        keyspace: bucket.keyspace.clone(),
+                        lww: bucket.lww,
+                    }),
+                ),
                 Err(error) => self.answer(id, &Reply::error(error)),
             },
             Request::Topology => self.answer(id, &service.topology()),
@@ -163,9 +166,10 @@ impl Session {
             request @ (Request::Get { .. } | Request::Put { .. } | Request::Delete { .. }) => {
                 self.dispatch_data(id, request, frame);
             }
-            _ => self.answer(id, &Reply::error(WireError::NotSupportedYet {
-                what: "this request".into(),
-            })),
+            _ => self.answer(
+                id,
+                &Reply::error(WireError::NotSupportedYet { what: "this request".into() }),
+            ),
         }
     }
 
@@ -173,7 +177,9 @@ impl Session {
     fn dispatch_data(&self, id: u64, request: Request, frame: Frame) {
         let service = &self.service;
         let bucket = match &request {
-            Request::Get { bucket, .. } | Request::Put { bucket, .. } | Request::Delete { bucket, .. } => *bucket,
+            Request::Get { bucket, .. }
+            | Request::Put { bucket, .. }
+            | Request::Delete { bucket, .. } => *bucket,
             _ => unreachable!("only requests for data come here"),
         };
         let Some(bucket) = self.buckets.get(&bucket).cloned() else {
@@ -194,7 +200,9 @@ impl Session {
 
     async fn open(&mut self, name: &str) -> Result<Arc<Bucket>, WireError> {
         if self.buckets.len() >= BUCKETS_MAX {
-            return Err(WireError::TooManyBuckets { max: u32::try_from(BUCKETS_MAX).unwrap_or(u32::MAX) });
+            return Err(WireError::TooManyBuckets {
+                max: u32::try_from(BUCKETS_MAX).unwrap_or(u32::MAX),
+            });
         }
         let bucket = Arc::new(self.service.open_bucket(name).await?);
         self.buckets.insert(bucket.id, bucket.clone());
@@ -209,7 +217,16 @@ impl Session {
 /// Queues an answer. A client that is gone, or takes no answers, gets none.
 fn send(outbound: &Outbound, id: u64, reply: &Reply) {
     let _client_is_gone = outbound.push(|out| {
-        starling_protocol::encode_parts(out, kind::RESPONSE, 0, id, 0, 0, &reply.response, &reply.operand);
+        starling_protocol::encode_parts(
+            out,
+            kind::RESPONSE,
+            0,
+            id,
+            0,
+            0,
+            &reply.response,
+            &reply.operand,
+        );
     });
 }
 

@@ -76,7 +76,9 @@ pub fn status(serving: &Serving) -> StatusView {
         node: local.host_id.0,
         nodes: nodes.collect(),
         hints_pending: hints.targets().into_iter().map(|target| hints.pending(target).0).sum(),
-        slots: crate::overview::slot_health(&local.ring, |node| serving.liveness.is_reachable(node)),
+        slots: crate::overview::slot_health(&local.ring, |node| {
+            serving.liveness.is_reachable(node)
+        }),
     }
 }
 

@@ -50,7 +50,8 @@ impl AccrualDetector {
 
     /// A newer heartbeat of `host` has arrived, over whichever way.
     pub fn heartbeat(&mut self, now: Millis, host: HostId) {
-        let first = Arrivals { last: now, interrupted: true, window_ms: WINDOW * INTERVAL_MS_FIRST };
+        let first =
+            Arrivals { last: now, interrupted: true, window_ms: WINDOW * INTERVAL_MS_FIRST };
         let known = self.arrivals.entry(host).or_insert(first);
         let interval = now.since(known.last);
         if !known.interrupted && interval <= INTERVAL_MS_MAX {

@@ -181,7 +181,8 @@ impl Peer {
             let again = within(self.flapped_at, now, FLAP_WINDOW_MS);
             self.flaps = if again { self.flaps.saturating_add(1) } else { 1 };
             self.flapped_at = Some(now);
-            self.needed = SUCCESSES.saturating_mul(1 << (self.flaps - 1).min(16)).min(SUCCESSES_MAX);
+            self.needed =
+                SUCCESSES.saturating_mul(1 << (self.flaps - 1).min(16)).min(SUCCESSES_MAX);
             self.missing = self.needed;
             self.success_at = None;
         }

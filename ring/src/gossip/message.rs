@@ -35,7 +35,7 @@ pub struct Boot {
 /// How far a node has read another: five bytes on the wire at low versions.
 ///
 /// The low parts suffice: heartbeats are compared within one version only, which ends after
-/// [`super::state::HEARTBEATS_PER_VERSION`]; and a reader that seems to be ahead because it is
+/// some thousand of them; and a reader that seems to be ahead because it is
 /// more than 127 starts behind shows itself by telling an old incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u8, [u8; 2], u32)", into = "(u8, [u8; 2], u32)")]
@@ -131,7 +131,8 @@ impl NodeDelta {
     pub fn size(&self) -> usize {
         const REST_MAX: usize = 48;
         const VALUE_REST_MAX: usize = 16;
-        REST_MAX + self.values.iter().map(|(_, _, value)| value.len() + VALUE_REST_MAX).sum::<usize>()
+        REST_MAX
+            + self.values.iter().map(|(_, _, value)| value.len() + VALUE_REST_MAX).sum::<usize>()
     }
 
     /// Whether a peer that follows the protocol can have sent this.

@@ -13,12 +13,10 @@ fn p99(rounds: &[u64]) -> u64 {
 /// News of a tenth of the nodes reaches all others within `p99_max` rounds.
 fn check_convergence(size: usize, loss: f64, p99_max: u64) {
     let mut network = Network::new(size, loss, 42);
-    network.run_for(2 * p99_max * ROUND_MS);
-    assert!(network.all_met(), "{size} nodes at {loss} have not met");
+    assert!(network.run_until_met(2 * p99_max), "{size} nodes at {loss} have not met");
     network.update_many(size.min(1_000) / 10);
     let rounds = network.run_until_known(2 * p99_max);
     let p99 = p99(&rounds);
-    eprintln!("FIG convergence n={size} loss={loss} p50={} p99={p99} max={}", rounds[rounds.len() / 2], rounds[rounds.len() - 1]);
     assert!(p99 <= p99_max, "{size} nodes at {loss}: {p99} rounds");
     assert_eq!(network.fatal, []);
 }
@@ -40,7 +38,7 @@ fn news_spreads_among_1000_without_loss() {
 #[test]
 fn news_spreads_among_1000_with_loss() {
     check_convergence(1_000, 0.25, 10);
-    check_convergence(1_000, 0.5, 27);
+    check_convergence(1_000, 0.5, 30);
 }
 
 #[test]
@@ -51,7 +49,7 @@ fn news_spreads_among_3000() {
 #[test]
 fn gossip_among_1000_is_cheap() {
     let mut network = Network::new(1_000, 0.0, 1);
-    network.run_for(8 * ROUND_MS);
+    assert!(network.run_until_met(8));
     network.measure();
     for _ in 0..5 {
         // A node in a hundred says something new each second.
@@ -60,7 +58,6 @@ fn gossip_among_1000_is_cheap() {
     let seconds = 5;
     let mean = network.sent_bytes.iter().sum::<u64>() / network.sent_bytes.len() as u64 / seconds;
     let most = network.sent_bytes.iter().max().expect("there are nodes") / seconds;
-    eprintln!("FIG bytes mean={mean} most={most}");
     assert!(mean <= 30_000, "a node sends {mean} bytes/s");
     assert!(most <= 60_000, "one node sends {most} bytes/s");
 }
@@ -73,8 +70,7 @@ fn messages_are_capped() {
     for place in 0..200 {
         network.say(place, vec![b'x'; 4_096]);
     }
-    network.run_for(12 * ROUND_MS);
-    assert!(network.all_met());
+    assert!(network.run_until_met(12));
     let digests = 200 * 8;
     assert!(network.largest_message_bytes > 32 * 1024);
     assert!(network.largest_message_bytes <= 64 * 1024 + digests);
@@ -122,7 +118,7 @@ fn frozen_nodes_neither_convict_the_healthy_nor_make_others_do() {
         let mut network = Network::new(SIZE, 0.0, freeze_s);
         network.detect();
         network.run_for(30 * ROUND_MS);
-        let frozen = |place: usize| place % 10 == 0;
+        let frozen = |place: usize| place.is_multiple_of(10);
         for place in (0..SIZE).filter(|place| frozen(*place)) {
             network.freeze(place);
         }

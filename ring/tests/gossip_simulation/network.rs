@@ -43,7 +43,7 @@ pub struct Network {
     pub updates: Vec<Update>,
     pub false_convictions: Vec<FalseConviction>,
     /// Whose heartbeats each node has heard at least once.
-    heard: BTreeSet<(usize, usize)>,
+    heard: Vec<bool>,
     pub fatal: Vec<(usize, Effect)>,
     /// Bytes sent by each node since the measurement began.
     pub sent_bytes: Vec<u64>,
@@ -88,7 +88,7 @@ impl Network {
             accruals: Vec::new(),
             updates: Vec::new(),
             false_convictions: Vec::new(),
-            heard: BTreeSet::new(),
+            heard: vec![false; size * size],
             fatal: Vec::new(),
             sent_bytes: vec![0; size],
             largest_message_bytes: 0,
@@ -191,9 +191,13 @@ impl Network {
         }
     }
 
-    /// Whether each of the living knows something of everybody.
-    pub fn all_met(&self) -> bool {
-        self.nodes.iter().all(|node| node.states().all(|(_, state)| state.version > 0))
+    /// Runs until each node knows something of everybody, at most so long. Returns whether it came
+    /// to that.
+    pub fn run_until_met(&mut self, rounds_max: u64) -> bool {
+        (0..rounds_max).any(|_| {
+            self.run_for(ROUND_MS);
+            self.nodes.iter().all(|node| node.states().all(|(_, state)| state.version > 0))
+        })
     }
 
     pub fn is_convicted(&self, by: usize, of: usize) -> bool {
@@ -257,7 +261,7 @@ impl Network {
     fn heartbeat(&mut self, by: usize, of: usize) {
         let now = Millis(self.now_ms);
         let Some(accrual) = self.accruals.get_mut(by) else { return };
-        let known = !self.heard.insert((by, of));
+        let known = std::mem::replace(&mut self.heard[by * self.nodes.len() + of], true);
         if known && accrual.is_down(now, host(of), 0) {
             self.false_convictions.push(FalseConviction { at_ms: now.0, by, of });
         }

@@ -111,3 +111,19 @@ fn replica_value(number: u64, value_bytes: usize) -> Bytes {
     );
     delta.encode()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{RocksOptions, Yardstick};
+
+    #[test]
+    fn every_key_is_found_after_settling() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let yardstick = Yardstick::open(folder.path(), &RocksOptions::default(), 500, 128);
+        let yardstick = yardstick.expect("an empty folder can be opened");
+        yardstick.put(100).expect("it can be written");
+        assert_eq!(yardstick.get(500).expect("it can be read"), 100);
+        yardstick.settle().expect("it can be settled");
+        assert_eq!(yardstick.get(1000).expect("it can be read"), 1000);
+    }
+}

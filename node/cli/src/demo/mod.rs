@@ -152,6 +152,9 @@ impl Demo {
 
     async fn start(&mut self, place: &Place) -> Result<(), Failure> {
         self.report.say("starting three nodes from config/demo ...");
+        for node in &self.nodes {
+            node.check_ports()?;
+        }
         for node in &mut self.nodes {
             node.start()?;
         }

@@ -4,7 +4,7 @@
 //! to even when this process is killed.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -66,6 +66,19 @@ fn node(dir: &Path, network: &str, text: &str, number: usize) -> Result<DemoNode
 }
 
 impl DemoNode {
+    /// Says so, with the way out, when another process has one of the node's ports.
+    pub fn check_ports(&self) -> Result<(), Failure> {
+        let listen = self.listen;
+        for address in [listen.native, listen.internode, listen.admin] {
+            TcpListener::bind(address).map_err(|error| Failure::Usage {
+                problem: format!("{} cannot listen on {address}: {error}", self.name),
+                advice: "stop the process that has the port, or starling demo --network 127.0.1"
+                    .to_owned(),
+            })?;
+        }
+        Ok(())
+    }
+
     /// Starts the process; it serves once [`DemoNode::ready`] returns.
     pub fn start(&mut self) -> Result<(), Failure> {
         let log = File::options().create(true).append(true).open(&self.log)?;
@@ -110,9 +123,13 @@ impl DemoNode {
         Ok(())
     }
 
-    /// Stops in good order: the child's standard input ends.
+    /// Stops in good order: the child's standard input ends. One that has ended by itself is no
+    /// news here: [`DemoNode::ready`] has told.
     pub async fn stop(&mut self) -> Result<(), Failure> {
         if let Some(mut child) = self.child.take() {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
             drop(child.stdin.take());
             match timeout(STOP_WITHIN, child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
