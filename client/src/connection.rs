@@ -177,6 +177,9 @@ impl Connection {
             }
             if burst.is_empty() {
                 self.wake.notified().await;
+                // A woken task runs before those that were ready already, and would write the
+                // first frame alone: let them add theirs.
+                tokio::task::yield_now().await;
                 continue;
             }
             if writer.write_all(&burst).await.is_err() {

@@ -127,6 +127,9 @@ impl Outbound {
                     return stream.shutdown().await;
                 }
                 self.wake.notified().await;
+                // A woken task runs before those that were ready already, and would write the
+                // first frame alone: let them add theirs.
+                tokio::task::yield_now().await;
                 continue;
             }
             stream.write_all(&burst).await?;

@@ -19,7 +19,7 @@ use crate::store::Store;
 /// The name of the high-water mark's record.
 pub const HIGH_WATER_FILE: &str = "HIGH_WATER";
 /// Under load the log is synced at most this often: free-running sync loops eat half of a small machine.
-const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(2);
 const HIGH_WATER_INTERVAL_US: u64 = 1_000_000;
 
 /// What runs once the writes before it are durable.
