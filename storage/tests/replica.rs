@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use starling_storage::values::{Context, DecodeError};
+use starling_storage::values::{Causal, Context, DecodeError};
 use starling_storage::{
     ActorChange, ApplyError, DiskFiles, Family, Lookup, ManualClock, MemoryFiles, MemoryStore,
     NotLeading, PutError, Replica, RocksOptions, RocksStore, StoreError, Tier,
@@ -46,7 +46,7 @@ fn a_stale_context_removes_nothing_it_has_not_seen() {
         put(replica, KEY, &first.context, 3, b"c").unwrap();
         assert_eq!(values(replica, KEY), ["c", "b"]);
         let delete = request(KEY, &second.context, 4, None);
-        replica.put(&delete).unwrap();
+        replica.put(&delete, Tier::Any).unwrap();
         assert_eq!(values(replica, KEY), ["c"]);
     });
 }
@@ -71,10 +71,76 @@ fn a_last_write_wins_put_replaces_what_the_leader_sees() {
             let nothing = Context::new();
             let mut request = request(KEY, &nothing, operation, Some(b"v"));
             request.lww = true;
-            replica.put(&request).unwrap();
+            replica.put(&request, Tier::Any).unwrap();
         }
         assert_eq!(state(replica, KEY).sibling_count(), 1);
     });
+}
+
+/// Puts in one group are what they would be one after the other, those of one key included.
+#[test]
+fn a_group_of_puts_equals_the_puts_of_the_group() {
+    let client = Context::new();
+    let mut requests = vec![
+        request(b"a", &client, 1, Some(b"1")),
+        request(b"b", &client, 2, Some(b"2")),
+        request(b"a", &client, 3, Some(b"3")),
+        request(b"a", &client, 4, None),
+        request(b"b", &client, 5, Some(b"5")),
+    ];
+    requests[4].lww = true;
+    let visible = |replica: &Replica| [b"a", b"b"].map(|key| values(replica, key));
+    let alone = Machine::new(1).start();
+    for request in &requests {
+        alone.put(request, Tier::Any).unwrap();
+    }
+    on_both(|replica| {
+        let puts: Vec<_> = replica.put_all(&requests, Tier::Any);
+        let puts: Vec<_> = puts.into_iter().map(Result::unwrap).collect();
+        assert!(puts.is_sorted_by_key(|put| put.mint));
+        assert_eq!(visible(replica), visible(&alone));
+        for key in [b"a", b"b"] {
+            let deltas = requests.iter().zip(&puts).filter(|(request, _)| request.key == key[..]);
+            let deltas = deltas.map(|(_, put)| Causal::decode(put.delta.clone()).unwrap());
+            let joined = deltas.fold(Causal::default(), |joined, delta| joined.join(&delta));
+            assert_eq!(joined, state(replica, key), "the others join what the leader has");
+        }
+    });
+}
+
+#[test]
+fn one_refused_put_spares_its_group() {
+    on_both(|replica| {
+        let seen = Context::new();
+        let mut requests = [1, 2, 3].map(|n| request(&[n], &seen, n, Some(b"v")));
+        requests[1].value = Some(Bytes::from(vec![0; 50 << 20]));
+        let outcomes = replica.put_all(&requests, Tier::Any);
+        assert!(matches!(outcomes[..], [Ok(_), Err(PutError::ObjectTooLarge { .. }), Ok(_)]));
+        let counts = [1, 2, 3].map(|key| state(replica, &[key]).sibling_count());
+        assert_eq!(counts, [1, 0, 1]);
+    });
+}
+
+#[test]
+fn a_stalled_group_writes_nothing_and_says_so_to_all() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    put(&replica, b"other", &Context::new(), 9, b"v").unwrap();
+    let down = [host(7)];
+    let requests = [1, 2].map(|n| {
+        let mut request = request(&[n], &Context::new(), n, Some(b"v"));
+        request.hints = down.to_vec();
+        request
+    });
+    machine.store.make_stalled(true);
+    for outcome in replica.put_all(&requests, Tier::Cached) {
+        assert!(matches!(outcome, Err(PutError::NotCached)));
+    }
+    machine.store.make_stalled(false);
+    assert_eq!(replica.hints().pending(down[0]), (0, 0));
+    assert_eq!([1, 2].map(|key| state(&replica, &[key]).sibling_count()), [0, 0]);
+    assert!(replica.put_all(&requests, Tier::Cached).iter().all(Result::is_ok));
+    assert_eq!(replica.hints().pending(down[0]).0, 2);
 }
 
 #[test]
@@ -160,7 +226,7 @@ fn an_object_over_the_limit_is_refused_and_changes_nothing() {
     let nothing = Context::new();
     let mut large = request(KEY, &nothing, 2, None);
     large.value = Some(Bytes::from(vec![0; 50 << 20]));
-    let refused = replica.put(&large);
+    let refused = replica.put(&large, Tier::Any);
     assert!(matches!(refused, Err(PutError::ObjectTooLarge { .. })));
     assert_eq!(state(&replica, KEY), before);
 }
@@ -170,18 +236,17 @@ fn what_would_block_says_so_and_succeeds_where_it_may() {
     let mut machine = Machine::new(1);
     let replica = machine.start();
     let nothing = Context::new();
-    let mut cached = request(KEY, &nothing, 1, Some(b"a"));
-    cached.tier = Tier::Cached;
+    let cached = request(KEY, &nothing, 1, Some(b"a"));
     // The first mint needs a lease, which is a write to the disk.
-    assert!(matches!(replica.put(&cached), Err(PutError::NotCached)));
+    assert!(matches!(replica.put(&cached, Tier::Cached), Err(PutError::NotCached)));
     put(&replica, b"other", &nothing, 9, b"v").unwrap();
-    replica.put(&cached).unwrap();
+    replica.put(&cached, Tier::Cached).unwrap();
     machine.store.make_cold(true);
-    assert!(matches!(replica.put(&cached), Err(PutError::NotCached)));
+    assert!(matches!(replica.put(&cached, Tier::Cached), Err(PutError::NotCached)));
     assert_eq!(replica.read(KEY, Tier::Cached).unwrap(), Lookup::NotCached);
     machine.store.make_cold(false);
     machine.store.make_stalled(true);
-    assert!(matches!(replica.put(&cached), Err(PutError::NotCached)));
+    assert!(matches!(replica.put(&cached, Tier::Cached), Err(PutError::NotCached)));
     let delta = put(&replica, KEY, &nothing, 1, b"a").unwrap().delta;
     let write = [(Bytes::from_static(KEY), delta)];
     let stalled = replica.apply(&write);
@@ -318,8 +383,8 @@ fn hints_are_written_with_the_put_they_belong_to() {
     let replica = Machine::new(1).start();
     let (down, nothing) = ([host(7), host(8)], Context::new());
     let mut request = request(KEY, &nothing, 1, Some(b"a"));
-    request.hints = &down;
-    let put = replica.put(&request).unwrap();
+    request.hints = down.to_vec();
+    let put = replica.put(&request, Tier::Any).unwrap();
     for target in down {
         let owed = replica.hints().next(target, 0, 1 << 20).unwrap();
         assert_eq!(owed.len(), 1);

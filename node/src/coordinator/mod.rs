@@ -6,6 +6,7 @@
 
 mod error;
 mod forward;
+mod leading;
 mod plan;
 mod quorum;
 mod read;
@@ -28,6 +29,7 @@ use crate::internode::Links;
 use crate::local::Local;
 use crate::membership::LivenessTable;
 use crate::overload::InFlight;
+use leading::Leading;
 
 pub use error::RequestError;
 pub use forward::Leader;
@@ -55,6 +57,7 @@ pub struct Coordinator {
     links: Arc<Links>,
     liveness: Arc<LivenessTable>,
     replica: Arc<Replica>,
+    leading: Leading,
     blocking: Blocking,
     token_key: TokenKey,
     limits: Limits,
@@ -126,6 +129,7 @@ impl Coordinator {
             local: parts.local,
             links: parts.links,
             liveness: parts.liveness,
+            leading: Leading::new(parts.replica.clone(), parts.blocking.clone()),
             replica: parts.replica,
             blocking: parts.blocking,
             limits: parts.limits,

@@ -1,13 +1,12 @@
 //! A write, top to bottom: plan, refuse early, take the context, write here, send the delta to the
 //! others, wait for the level.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use starling_ring::{ConsistencyLevel, HostId, Operation};
-use starling_storage::values::{Context, OperationId};
-use starling_storage::{Hint, NotLeading, Put, PutError, PutRequest, Replica, StoreError, Tier};
+use starling_storage::values::Context;
+use starling_storage::{Hint, Put, PutError, PutRequest, StoreError};
 
 use super::plan::Plan;
 use super::quorum::Verdict;
@@ -77,8 +76,7 @@ impl Coordinator {
         plan.replicas().iter().map(|node| !self.liveness.is_reachable(*node)).collect()
     }
 
-    /// Leads the write in this node's own store: inline while everything is in memory, else where
-    /// waiting is allowed. A clock that has just started may ask for a moment's patience.
+    /// Leads the write in this node's own store.
     async fn put_here(
         &self,
         plan: &Plan,
@@ -89,38 +87,17 @@ impl Coordinator {
         let hints = plan.replicas().iter().zip(down).filter(|(_, down)| **down);
         let hints: Vec<HostId> =
             hints.map(|(node, _)| self.local.ring.member(*node).host_id).collect();
-        let job = Arc::new(PutJob {
+        hints.iter().for_each(|_| crate::metrics::observe_hint_stored());
+        let put = PutRequest {
             table: request.bucket.id,
             key: plan.storage_key.clone(),
-            context,
+            client: context,
             operation: request.operation,
             value: request.value.clone(),
             lww: request.bucket.lww,
             hints,
-        });
-        let mut done = job.run(&self.replica, Tier::Cached);
-        while let Err(error) = &done {
-            match error {
-                PutError::NotLeading(NotLeading::Booting { wait_us }) => {
-                    let ready_at = now() + Duration::from_micros(*wait_us);
-                    if ready_at >= request.deadline {
-                        break;
-                    }
-                    tokio::time::sleep_until(ready_at).await;
-                }
-                PutError::NotCached
-                | PutError::NotLeading(NotLeading::Lease { .. })
-                | PutError::Store(StoreError::Stalled) => {}
-                _ => break,
-            }
-            let (job, replica) = (job.clone(), self.replica.clone());
-            done = self.blocking.run(move || job.run(&replica, Tier::Any)).await;
-            if !matches!(done, Err(PutError::NotLeading(NotLeading::Booting { .. }))) {
-                break;
-            }
-        }
-        job.hints.iter().for_each(|_| crate::metrics::observe_hint_stored());
-        done.map_err(|error| put_error(&error))
+        };
+        self.leading.put(put, request.deadline).await.map_err(|error| put_error(&error))
     }
 
     async fn replicate(
@@ -205,31 +182,5 @@ fn put_error(error: &PutError) -> RequestError {
             RequestError::Overloaded { reason: "the store is behind with flushing" }
         }
         other => RequestError::Store { reason: other.to_string() },
-    }
-}
-
-/// A put that can be run again, on another thread.
-struct PutJob {
-    table: u32,
-    key: Bytes,
-    context: Context,
-    operation: OperationId,
-    value: Option<Bytes>,
-    lww: bool,
-    hints: Vec<HostId>,
-}
-
-impl PutJob {
-    fn run(&self, replica: &Replica, tier: Tier) -> Result<Put, PutError> {
-        replica.put(&PutRequest {
-            table: self.table,
-            key: &self.key,
-            client: &self.context,
-            operation: self.operation,
-            value: self.value.clone(),
-            lww: self.lww,
-            hints: &self.hints,
-            tier,
-        })
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! Nothing here waits for other replicas or for a sync.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::slice;
 
 use bytes::Bytes;
 use starling_ring::HostId;
@@ -13,20 +15,20 @@ use thiserror::Error;
 
 use super::Replica;
 use crate::clock::{ClockError, SKEW_MAX_US};
-use crate::hints::Hint;
+use crate::hints::{Hint, Reservation};
 use crate::identity::ActorChange;
 use crate::store::{Batch, Family, Lookup, StoreError, Tier};
 use crate::values::{Actor, Causal, Context, DecodeError, OperationId, put_delta};
 
 /// One put or delete for this replica to lead.
 #[derive(Clone, Debug)]
-pub struct PutRequest<'a> {
+pub struct PutRequest {
     /// The table (bucket) of the key.
     pub table: u32,
     /// The storage key, see [`crate::keys::storage_key`].
-    pub key: &'a [u8],
+    pub key: Bytes,
     /// What the client has seen of the key.
-    pub client: &'a Context,
+    pub client: Context,
     /// The client's name for the operation.
     pub operation: OperationId,
     /// The value; `None` deletes.
@@ -34,9 +36,7 @@ pub struct PutRequest<'a> {
     /// Whether the bucket keeps only the last write.
     pub lww: bool,
     /// Replicas known to be down: each gets a hint in the same write.
-    pub hints: &'a [HostId],
-    /// How far the state may be fetched from; with [`Tier::Any`] the call may block.
-    pub tier: Tier,
+    pub hints: Vec<HostId>,
 }
 
 /// A write that this replica has taken.
@@ -130,30 +130,106 @@ pub enum PutError {
     Store(#[from] StoreError),
 }
 
+/// Puts on their way into one write of the store.
+#[derive(Default)]
+struct Group {
+    batch: Batch,
+    hints: Vec<Reservation>,
+    /// What the group has made of a key so far; a later put of the group builds on it.
+    joined: BTreeMap<Bytes, Bytes>,
+}
+
 impl Replica {
-    /// Leads one put: validates, reads, mints, and writes the join and the hints in one batch.
+    /// Leads one put: as [`Replica::put_all`].
     ///
-    /// The write is readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
-    pub fn put(&self, request: &PutRequest<'_>) -> Result<Put, PutError> {
-        self.check_size(request.value.as_ref().map_or(0, Bytes::len))?;
-        if request.tier == Tier::Any {
-            // Brings the state into the cache before the stripe is taken: async workers wait for stripes and must not wait for a disk.
-            self.store.get(Family::Data, request.key, Tier::Any)?;
+    /// # Errors
+    /// [`PutError`].
+    pub fn put(&self, request: &PutRequest, tier: Tier) -> Result<Put, PutError> {
+        let mut outcomes = self.put_all(slice::from_ref(request), tier);
+        outcomes.pop().expect("a request has an outcome")
+    }
+
+    /// Leads puts in their order: validates, reads and mints each, and writes the joins and the hints in one batch. Each has an outcome of
+    /// its own; only a failed write is an outcome of all. `tier` says how far the states may be fetched from; with [`Tier::Any`] it may block.
+    ///
+    /// The writes are readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
+    pub fn put_all(&self, requests: &[PutRequest], tier: Tier) -> Vec<Result<Put, PutError>> {
+        if tier == Tier::Any {
+            for request in requests {
+                // Brings the state into the cache before the stripes are taken: async workers wait for stripes and must not wait for a disk.
+                // What fails here fails again below, where it is answered.
+                let _warm = self.store.get(Family::Data, &request.key, Tier::Any);
+            }
         }
-        let _stripe = self.stripes.exclusive(request.key);
-        let state = self.own_state(request.key, request.tier)?;
+        let keys = requests.iter().map(|request| request.key.as_ref());
+        let _stripes = self.stripes.exclusive(keys);
+        let mut group = Group::default();
+        let prepare = |request| self.prepare(request, tier, &mut group);
+        let mut outcomes: Vec<_> = requests.iter().map(prepare).collect();
+        if let Err(error) = self.write_group(group, tier) {
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+                *outcome = Err(error.clone());
+            }
+        }
+        outcomes
+    }
+
+    /// Adds one put to the group. On an error it adds nothing.
+    fn prepare(
+        &self,
+        request: &PutRequest,
+        tier: Tier,
+        group: &mut Group,
+    ) -> Result<Put, PutError> {
+        self.check_size(request.value.as_ref().map_or(0, Bytes::len))?;
+        let state = match group.joined.get(&request.key) {
+            Some(joined) => Causal::decode(joined.clone())?,
+            None => self.own_state(&request.key, tier)?,
+        };
         self.check_client(request, &state)?;
-        let mint = self.mint(request.tier)?;
+        let mint = self.mint(tier)?;
         // After minting: a clock that started over did so after the new actor was visible.
-        let me = self.vouching_actor(request, &state)?;
-        let value = request.value.clone();
-        let delta =
-            put_delta(&state, request.client, me, mint, request.operation, value, request.lww);
+        let me = self.vouching_actor(request, &state, mint, tier)?;
+        let (operation, value) = (request.operation, request.value.clone());
+        let delta = put_delta(&state, &request.client, me, mint, operation, value, request.lww);
         let delta_bytes = delta.encode();
         let joined = state.join_encoded(&delta, &delta_bytes);
         self.check_size(joined.len())?;
-        self.write_put(request, me, mint, joined, &delta_bytes)?;
-        Ok(Put { delta: delta_bytes, mint, context: delta.context().clone() })
+        let put = Put { delta: delta_bytes, mint, context: delta.context().clone() };
+        group.joined.insert(request.key.clone(), joined.clone());
+        self.add_to(group, request, &put, joined);
+        Ok(put)
+    }
+
+    fn add_to(&self, group: &mut Group, request: &PutRequest, put: &Put, joined: Bytes) {
+        let (key, operand) = (request.key.clone(), put.delta.clone());
+        group.batch.put(Family::Data, key.clone(), joined);
+        let hint = Hint { table: request.table, mint: put.mint, key, operand };
+        let reservation = self.hints.push(&mut group.batch, &request.hints, &hint);
+        group.hints.push(reservation);
+    }
+
+    fn write_group(&self, group: Group, tier: Tier) -> Result<(), PutError> {
+        if group.batch.is_empty() {
+            return Ok(());
+        }
+        let me = self.identity.actor();
+        let written = match tier {
+            Tier::Cached => self.store.write(group.batch),
+            Tier::Any => self.store.write_waiting(group.batch),
+        };
+        for reservation in group.hints {
+            self.hints.settle(reservation, written.is_ok());
+        }
+        match written {
+            Ok(()) => Ok(()),
+            Err(StoreError::Stalled) => Err(PutError::NotCached),
+            Err(error) => {
+                // The dots may or may not be in the store: nobody may vouch for them from here on.
+                self.new_actor(me, ActorChange::AmbiguousWrite)?;
+                Err(PutError::Store(error))
+            }
+        }
     }
 
     fn own_state(&self, key: &[u8], tier: Tier) -> Result<Causal, PutError> {
@@ -164,7 +240,7 @@ impl Replica {
         }
     }
 
-    fn check_client(&self, request: &PutRequest<'_>, state: &Causal) -> Result<(), PutError> {
+    fn check_client(&self, request: &PutRequest, state: &Causal) -> Result<(), PutError> {
         // What this replica has seen itself is no news from the future: after its clock stepped back, clients still write over it.
         let now_us = self.clock.last().max(self.clock.now_us());
         let newest = request.client.newest_seq();
@@ -175,7 +251,7 @@ impl Replica {
         if request.value.is_none() || request.lww {
             return Ok(());
         }
-        let count = state.survivors(request.client) + 1;
+        let count = state.survivors(&request.client) + 1;
         if count > self.limits.siblings_max {
             return Err(PutError::TooManySiblings { count, max: self.limits.siblings_max });
         }
@@ -219,13 +295,21 @@ impl Replica {
         }
     }
 
-    /// The actor for this put: a fresh one if the client has seen dots of the present one that this replica does not know (INV2).
-    fn vouching_actor(&self, request: &PutRequest<'_>, state: &Causal) -> Result<Actor, PutError> {
+    /// The actor for this put: a fresh one if the client has seen dots of the present one that this replica does not know (INV2), or if
+    /// the present one has already minted as much.
+    fn vouching_actor(
+        &self,
+        request: &PutRequest,
+        state: &Causal,
+        mint: u64,
+        tier: Tier,
+    ) -> Result<Actor, PutError> {
         let me = self.identity.actor();
-        if request.client.actor_is_covered_by(me, state.context(), 0) {
+        let is_fresh = state.context().max_seq(me) < mint;
+        if is_fresh && request.client.actor_is_covered_by(me, state.context(), 0) {
             return Ok(me);
         }
-        if request.tier == Tier::Cached {
+        if tier == Tier::Cached {
             return Err(PutError::NotCached);
         }
         self.new_actor(me, ActorChange::AmnesiaRevealed)
@@ -235,35 +319,6 @@ impl Replica {
         self.identity.replace_actor(suspect, change).map_err(|error| {
             PutError::NotLeading(NotLeading::NoActor { reason: error.to_string() })
         })
-    }
-
-    fn write_put(
-        &self,
-        request: &PutRequest<'_>,
-        me: Actor,
-        mint: u64,
-        joined: Bytes,
-        delta: &Bytes,
-    ) -> Result<(), PutError> {
-        let key = Bytes::copy_from_slice(request.key);
-        let mut batch = Batch::with_capacity(1 + request.hints.len());
-        batch.put(Family::Data, key.clone(), joined);
-        let hint = Hint { table: request.table, mint, key, operand: delta.clone() };
-        let reservation = self.hints.push(&mut batch, request.hints, &hint);
-        let written = match request.tier {
-            Tier::Cached => self.store.write(batch),
-            Tier::Any => self.store.write_waiting(batch),
-        };
-        self.hints.settle(reservation, written.is_ok());
-        match written {
-            Ok(()) => Ok(()),
-            Err(StoreError::Stalled) => Err(PutError::NotCached),
-            Err(error) => {
-                // The dot may or may not be in the store: nobody may vouch for it from here on.
-                self.new_actor(me, ActorChange::AmbiguousWrite)?;
-                Err(PutError::Store(error))
-            }
-        }
     }
 }
 

@@ -22,9 +22,12 @@ impl Stripes {
         Stripes { locks: (0..COUNT).map(|_| RwLock::new(())).collect() }
     }
 
-    /// Waits for the key's stripe and holds it alone.
-    pub fn exclusive(&self, key: &[u8]) -> RwLockWriteGuard<'_, ()> {
-        self.locks[index(key)].write()
+    /// Waits for the stripes of all `keys` and holds them alone.
+    pub fn exclusive<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<RwLockWriteGuard<'_, ()>> {
+        indexes(keys).iter().map(|at| self.locks[*at].write()).collect()
     }
 
     /// The key's stripe alone, if nobody holds it now.
@@ -34,12 +37,16 @@ impl Stripes {
 
     /// Waits for the stripes of all `keys` and holds them together with other mergers.
     pub fn shared<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Vec<RwLockReadGuard<'_, ()>> {
-        let mut indexes: Vec<usize> = keys.map(index).collect();
-        indexes.sort_unstable();
-        // Each once: a second read of one lock by one thread waits for ever if a writer came between.
-        indexes.dedup();
-        indexes.iter().map(|at| self.locks[*at].read()).collect()
+        indexes(keys).iter().map(|at| self.locks[*at].read()).collect()
     }
+}
+
+/// In order, and each once: a second lock of one stripe by one thread waits for ever.
+fn indexes<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<usize> {
+    let mut indexes: Vec<usize> = keys.map(index).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    indexes
 }
 
 fn index(key: &[u8]) -> usize {

@@ -25,6 +25,11 @@ const KEY_PREFIX_BYTES: usize = 12;
 /// Hints and marks are few and short-lived beside the data.
 const SMALL_FAMILY_MEMTABLE_BYTES: usize = 4 << 20;
 
+/// What was in a memory table stays in memory when it is flushed: otherwise every flush would send the reads of leaders to the disk.
+/// The crate has no setter for it.
+const WARM_FLUSHES: (&str, &str) =
+    ("block_based_table_factory", "{prepopulate_block_cache=kFlushOnly;}");
+
 thread_local! {
     /// Operands of the last full merge on this thread: RocksDB runs the operator of a read on the reading thread.
     static CHAIN: Cell<usize> = const { Cell::new(0) };
@@ -65,6 +70,8 @@ impl RocksStore {
         });
         let db = DB::open_cf_descriptors(&database_options(options, cache), path, families)
             .map_err(|error| open_error(path, &error))?;
+        let data = db.cf_handle(Family::Data.name()).expect("it was just opened");
+        db.set_options_cf(data, &[WARM_FLUSHES]).map_err(|error| open_error(path, &error))?;
         let mut read_cached = ReadOptions::default();
         read_cached.set_read_tier(ReadTier::BlockCache);
         let mut write_at_once = WriteOptions::default();

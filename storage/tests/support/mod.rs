@@ -82,21 +82,20 @@ pub fn open(
     .unwrap()
 }
 
-pub fn request<'a>(
-    key: &'a [u8],
-    client: &'a Context,
+pub fn request(
+    key: &[u8],
+    client: &Context,
     operation: u8,
     value: Option<&'static [u8]>,
-) -> PutRequest<'a> {
+) -> PutRequest {
     PutRequest {
         table: 1,
-        key,
-        client,
+        key: Bytes::copy_from_slice(key),
+        client: client.clone(),
         operation: OperationId([operation; 16]),
         value: value.map(Bytes::from_static),
         lww: false,
-        hints: &[],
-        tier: Tier::Any,
+        hints: Vec::new(),
     }
 }
 
@@ -107,7 +106,7 @@ pub fn put(
     operation: u8,
     value: &'static [u8],
 ) -> Result<Put, PutError> {
-    replica.put(&request(key, client, operation, Some(value)))
+    replica.put(&request(key, client, operation, Some(value)), Tier::Any)
 }
 
 pub fn sync(replica: &Replica) {

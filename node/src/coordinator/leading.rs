@@ -1,0 +1,134 @@
+//! The puts that this node leads: those of one moment become one write of the store.
+//!
+//! Invariant: every put that is taken is answered once. A put that would have to wait, for the disk or
+//! for the clock's first number, leaves its group and holds up nobody.
+//!
+//! At most one group is being written on the async workers at a time: writers that meet in the store
+//! would only wait for each other there, and while they wait the next group grows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use starling_storage::{NotLeading, Put, PutError, PutRequest, Replica, StoreError, Tier};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::blocking::Blocking;
+use crate::time::now;
+
+/// Puts of one group: a worker is theirs for less than a millisecond.
+const GROUP_MAX: usize = 64;
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Leading {
+    replica: Arc<Replica>,
+    blocking: Blocking,
+    queue: Arc<Mutex<Queue>>,
+}
+
+/// Bounded by the node's limit on requests in flight.
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    /// A task drains it, and will look at it once more.
+    draining: bool,
+}
+
+struct Waiting {
+    request: PutRequest,
+    deadline: Instant,
+    done: oneshot::Sender<Result<Put, PutError>>,
+}
+
+impl Leading {
+    pub(super) fn new(replica: Arc<Replica>, blocking: Blocking) -> Self {
+        Self { replica, blocking, queue: Arc::default() }
+    }
+
+    /// Leads one put. It may wait until `deadline` for a clock that has just started.
+    ///
+    /// # Errors
+    /// [`PutError`]; never `NotCached`.
+    pub(super) async fn put(
+        &self,
+        request: PutRequest,
+        deadline: Instant,
+    ) -> Result<Put, PutError> {
+        let (done, outcome) = oneshot::channel();
+        let is_first = {
+            let mut queue = self.queue.lock();
+            queue.waiting.push(Waiting { request, deadline, done });
+            !std::mem::replace(&mut queue.draining, true)
+        };
+        if is_first {
+            let leading = self.clone();
+            // A task of its own: the request that happens to be first may be given up at any time.
+            tokio::spawn(async move { leading.drain().await });
+        }
+        outcome.await.expect("a put that was taken is answered")
+    }
+
+    async fn drain(&self) {
+        loop {
+            // Requests that are ready now join the group.
+            tokio::task::yield_now().await;
+            let group = {
+                let mut queue = self.queue.lock();
+                if queue.waiting.is_empty() {
+                    queue.draining = false;
+                    return;
+                }
+                let count = queue.waiting.len().min(GROUP_MAX);
+                queue.waiting.drain(..count).collect()
+            };
+            let late = put_all(&self.replica, group, Tier::Cached);
+            if !late.is_empty() {
+                let leading = self.clone();
+                tokio::spawn(async move { leading.put_waiting(late).await });
+            }
+        }
+    }
+
+    async fn put_waiting(&self, mut group: Vec<Waiting>) {
+        while !group.is_empty() {
+            let replica = self.replica.clone();
+            group = self.blocking.run(move || put_all(&replica, group, Tier::Any)).await;
+            if let Ok(wait_us @ 1..) = self.replica.clock().boot_wait_us() {
+                tokio::time::sleep(Duration::from_micros(wait_us)).await;
+            }
+        }
+    }
+}
+
+/// Answers those whose outcome is final, and returns the others.
+fn put_all(replica: &Replica, group: Vec<Waiting>, tier: Tier) -> Vec<Waiting> {
+    let (requests, waiters): (Vec<_>, Vec<_>) =
+        group.into_iter().map(|put| (put.request, (put.deadline, put.done))).unzip();
+    let outcomes = replica.put_all(&requests, tier);
+    let mut late = Vec::new();
+    for ((request, (deadline, done)), outcome) in requests.into_iter().zip(waiters).zip(outcomes) {
+        if may_still_be_led(&outcome, tier, deadline) {
+            late.push(Waiting { request, deadline, done });
+        } else {
+            // The write stands even if its client is gone.
+            let _client_is_gone = done.send(outcome);
+        }
+    }
+    late
+}
+
+fn may_still_be_led(outcome: &Result<Put, PutError>, tier: Tier, deadline: Instant) -> bool {
+    match outcome {
+        Err(PutError::NotLeading(NotLeading::Booting { wait_us })) => {
+            now() + Duration::from_micros(*wait_us) < deadline
+        }
+        Err(
+            PutError::NotCached
+            | PutError::NotLeading(NotLeading::Lease { .. })
+            | PutError::Store(StoreError::Stalled),
+        ) => tier == Tier::Cached,
+        _ => false,
+    }
+}
