@@ -52,5 +52,5 @@ pub use bucket::{Bucket, CausalContext, Delete, Get, Put, Value};
 pub use builder::ClientBuilder;
 pub use client::{Client, Stats};
 pub use error::Error;
-pub use starling_protocol::{NodeStatus, Status, StatusView, TopologyView, WireError};
+pub use starling_protocol::{DownReplica, NodeStatus, Status, StatusView, TopologyView, WireError};
 pub use starling_ring::ConsistencyLevel;

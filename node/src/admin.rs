@@ -103,6 +103,9 @@ async fn status(State(shared): State<Shared>) -> Json<Overview> {
 
 async fn rendered_metrics(State(shared): State<Shared>) -> Response {
     metrics::observe_overview(&shared.source.overview());
+    if let Some((store, disk_free)) = shared.source.storage().await {
+        metrics::observe_storage(store, disk_free);
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.recorder.render()).into_response()
 }

@@ -12,7 +12,7 @@ use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, des
 use metrics::{Unit, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use starling_ring::{ConsistencyLevel, HostId};
-use starling_storage::ActorChange;
+use starling_storage::{ActorChange, StoreStatistics};
 
 use crate::coordinator::RequestError;
 use crate::internode::message::ReplicaError;
@@ -71,6 +71,9 @@ struct Handles {
     hints_replayed: Counter,
     replica_reads: Counter,
     replica_writes: Counter,
+    replica_write_durations: Histogram,
+    replica_disk_read_durations: Histogram,
+    syncs: Histogram,
 }
 
 impl Handles {
@@ -87,6 +90,13 @@ impl Handles {
             hints_replayed: counter!("starling_hints_replayed_total"),
             replica_reads: counter!("starling_replica_requests_total", "op" => "read"),
             replica_writes: counter!("starling_replica_requests_total", "op" => "write"),
+            replica_write_durations: histogram!(
+                "starling_replica_request_duration_seconds", "op" => "write"
+            ),
+            replica_disk_read_durations: histogram!(
+                "starling_replica_request_duration_seconds", "op" => "disk_read"
+            ),
+            syncs: histogram!("starling_wal_fsync_duration_seconds"),
         }
     }
 }
@@ -146,6 +156,9 @@ fn describe() {
         ("starling_requests_in_flight", "Requests being worked on."),
         ("starling_hints_pending", "Writes kept for a peer."),
         ("starling_hints_pending_bytes", "Bytes kept for a peer."),
+        ("starling_storage_bytes", "Bytes in the store."),
+        ("starling_compactions_pending_bytes", "Bytes that compactions have yet to rewrite."),
+        ("starling_disk_free_bytes", "Bytes free on the disk of the data directory."),
     ] {
         describe_gauge!(name, help);
     }
@@ -155,6 +168,17 @@ fn describe() {
         "How long requests took, the waiting for replicas included."
     );
     describe_histogram!("starling_siblings", "Siblings found by a read.");
+    describe_histogram!(
+        "starling_replica_request_duration_seconds",
+        Unit::Seconds,
+        "How long requests of coordinators took here, until a write was durable; reads that the \
+         cache answered are not counted."
+    );
+    describe_histogram!(
+        "starling_wal_fsync_duration_seconds",
+        Unit::Seconds,
+        "How long the syncs of the store's log took."
+    );
 }
 
 /// A client's request ended.
@@ -216,9 +240,20 @@ pub fn observe_hints_replayed(count: usize) {
     handles().hints_replayed.increment(count as u64);
 }
 
-/// So many writes were applied for coordinators.
-pub fn observe_replica_writes(count: usize) {
+/// So many writes of one batch were applied for coordinators and made durable.
+pub fn observe_replica_writes(count: usize, took: Duration) {
     handles().replica_writes.increment(count as u64);
+    handles().replica_write_durations.record_many(took.as_secs_f64(), count);
+}
+
+/// A read for a coordinator had to wait for the disk.
+pub fn observe_replica_disk_read(took: Duration) {
+    handles().replica_disk_read_durations.record(took.as_secs_f64());
+}
+
+/// The store's log was synced.
+pub fn observe_sync(took: Duration) {
+    handles().syncs.record(took.as_secs_f64());
 }
 
 /// A read was answered for a coordinator.
@@ -287,6 +322,16 @@ pub(crate) fn observe_overview(overview: &Overview) {
         gauge!("starling_peer_up", "peer" => peer.clone()).set(up);
         gauge!("starling_hints_pending", "peer" => peer.clone()).set(float(node.hints_pending));
         gauge!("starling_hints_pending_bytes", "peer" => peer).set(float(node.hints_pending_bytes));
+    }
+}
+
+/// Sets the gauges of the store and of the disk beneath it, where there is one.
+pub(crate) fn observe_storage(store: StoreStatistics, disk_free: Option<u64>) {
+    gauge!("starling_storage_bytes", "kind" => "tables").set(float(store.tables));
+    gauge!("starling_storage_bytes", "kind" => "memtables").set(float(store.memtables));
+    gauge!("starling_compactions_pending_bytes").set(float(store.compactions_owed));
+    if let Some(bytes) = disk_free {
+        gauge!("starling_disk_free_bytes").set(float(bytes));
     }
 }
 

@@ -33,7 +33,7 @@ use crate::membership::{
 };
 use crate::native::{self, Service, Serving};
 use crate::overload::InFlight;
-use crate::seams::Seams;
+use crate::seams::{Data, Seams};
 use crate::time::now;
 
 /// How long requests in flight may take to finish when the node stops.
@@ -100,6 +100,8 @@ pub struct Node {
     stop_peers: CancellationToken,
     tasks: TaskTracker,
     blocking: crate::blocking::Blocking,
+    /// None while the data is in memory.
+    data_dir: Option<std::path::PathBuf>,
     addresses: config::Listen,
 }
 
@@ -157,6 +159,7 @@ impl Node {
             stop_peers: stop_peers.clone(),
             tasks: tasks.clone(),
             blocking: seams.blocking.clone(),
+            data_dir: matches!(seams.data, Data::Disk).then(|| config.data_dir.clone()),
             addresses: config.listen,
         };
         node.tasks.spawn(crate::admin::serve(ports.admin, node.overview(), stop_peers.clone()));
@@ -204,6 +207,7 @@ impl Node {
             self.serving.clone(),
             self.genesis.clone(),
             self.blocking.clone(),
+            self.data_dir.clone(),
         ))
     }
 
@@ -276,6 +280,7 @@ async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> 
             durability,
             limits: ReplicaLimits::default(),
             hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
+            observe_sync: crate::metrics::observe_sync,
             fatal: Box::new(commit::abort_process),
         })?;
         for change in &replica.report().actor_changes {

@@ -24,10 +24,19 @@ const HIGH_WATER_INTERVAL_US: u64 = 1_000_000;
 
 /// What runs once the writes before it are durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
-/// Upkeep after each sync, given the store's sequence before it. An error ends the process like a failed sync.
-pub type AfterSync = Box<dyn FnMut(u64) -> io::Result<()> + Send>;
+/// Upkeep after each sync. An error ends the process like a failed sync.
+pub type AfterSync = Box<dyn FnMut(Synced) -> io::Result<()> + Send>;
 /// Ends the process (or the simulated node) for the given reason.
 pub type Fatal = Box<dyn Fn(&str) + Send + Sync>;
+
+/// One sync of the store's log.
+#[derive(Clone, Copy, Debug)]
+pub struct Synced {
+    /// The store's sequence before it: so much is durable.
+    pub sequence: u64,
+    /// How long it took.
+    pub took: Duration,
+}
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +167,10 @@ impl Drop for CommitLoop {
 
 impl Shared {
     /// One sync with what waits for it. False once a sync has failed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the duration is only shown, nothing depends on it"
+    )]
     fn commit(&self) -> bool {
         let mut queue = self.queue.lock();
         if queue.failed {
@@ -166,14 +179,16 @@ impl Shared {
         let callbacks = std::mem::take(&mut queue.callbacks);
         drop(queue);
         let sequence = self.store.latest_sequence();
+        let started = Instant::now();
         if let Err(error) = self.store.sync() {
             self.fail(&error.to_string());
             return false;
         }
+        let synced = Synced { sequence, took: started.elapsed() };
         for callback in callbacks {
             self.run(callback);
         }
-        let upkeep = (*self.after_sync.lock())(sequence);
+        let upkeep = (*self.after_sync.lock())(synced);
         if let Err(error) = upkeep {
             self.fail(&error.to_string());
             return false;

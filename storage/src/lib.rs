@@ -40,5 +40,6 @@ pub use replica::{
     ReadError, Replica, ReplicaConfig, ReplicaLimits, StopError,
 };
 pub use store::{
-    Batch, Family, Lookup, MemoryStore, RocksOptions, RocksStore, Store, StoreError, Tier, Visitor,
+    Batch, Family, Lookup, MemoryStore, RocksOptions, RocksStore, Store, StoreError,
+    StoreStatistics, Tier, Visitor,
 };

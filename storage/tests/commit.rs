@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
-use starling_storage::commit::Fatal;
+use starling_storage::commit::{Fatal, Synced};
 use starling_storage::{
     Batch, CommitLoop, Durability, Family, HighWater, MemoryFiles, MemoryStore, Store,
 };
@@ -109,7 +109,8 @@ fn stopping_syncs_and_runs_what_waits() {
 fn periodic_durability_acknowledges_at_once_and_syncs_in_time() {
     let store = Arc::new(MemoryStore::new());
     let (synced, syncs) = channel();
-    let after_sync = Box::new(move |sequence| synced.send(sequence).map_err(std::io::Error::other));
+    let after_sync =
+        Box::new(move |sync: Synced| synced.send(sync.sequence).map_err(std::io::Error::other));
     let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
     let commit =
         CommitLoop::start(store.clone(), Durability::Periodic(1), after_sync, fatal).unwrap();

@@ -1,6 +1,10 @@
 //! Errors as they travel to clients: each with a stable code, what it means for a write, and what
 //! to do about it.
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What a failed request may have done.
@@ -12,12 +16,21 @@ pub enum Outcome {
     Unknown,
 }
 
+/// A replica that the node takes for down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownReplica {
+    /// Where clients would reach it.
+    pub address: SocketAddr,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+}
+
 /// Why a node did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
     /// Too few replicas are up for the level.
-    #[error("unavailable: {level} needs {required} replicas, {alive} {} up", is_are(*alive))]
+    #[error("unavailable: {level} needs {required} replicas, {alive} {} up{}", is_are(*alive), Listed(down))]
     Unavailable {
         /// The level.
         level: String,
@@ -25,6 +38,8 @@ pub enum WireError {
         required: u8,
         /// Replicas up.
         alive: u8,
+        /// The key's replicas that are not.
+        down: Vec<DownReplica>,
     },
     /// Too few replicas answered in time.
     #[error("timeout: {received} of {required} replicas answered in time")]
@@ -166,6 +181,20 @@ pub enum WireError {
         /// What it said.
         message: String,
     },
+}
+
+/// Replicas that are down, as the end of a sentence.
+struct Listed<'a>(&'a [DownReplica]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, DownReplica { address, for_ms }) in self.0.iter().enumerate() {
+            let before = if index == 0 { "; down: " } else { ", " };
+            let held = Duration::from_millis(*for_ms).as_secs();
+            write!(f, "{before}{address} ({held} s)")?;
+        }
+        Ok(())
+    }
 }
 
 fn is_are(count: u8) -> &'static str {

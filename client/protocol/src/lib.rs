@@ -14,7 +14,7 @@ pub mod message;
 pub mod token;
 
 pub use codec::{decode_header, encode_header};
-pub use error::{Outcome, WireError};
+pub use error::{DownReplica, Outcome, WireError};
 pub use frame::{Frame, FrameDecoder, FrameError, encode_parts, encode_raw};
 pub use level::Level;
 pub use message::{

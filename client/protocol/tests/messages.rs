@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use starling_protocol::{
-    ContextToken, FrameError, Level, Outcome, PutMode, Request, Response, WireError, decode_header,
-    encode_header,
+    ContextToken, DownReplica, FrameError, Level, Outcome, PutMode, Request, Response, WireError,
+    decode_header, encode_header,
 };
 
 fn bytes(len_max: usize) -> impl Strategy<Value = Bytes> {
@@ -138,12 +138,17 @@ fn text_that_is_no_token_is_refused() {
     }
 }
 
+fn down() -> Vec<DownReplica> {
+    let replica = |port, for_ms| DownReplica { address: ([10, 0, 0, 2], port).into(), for_ms };
+    vec![replica(9050, 14_200), replica(9051, 0)]
+}
+
 /// One of each error; a new variant is added here, or the count below fails.
 fn errors() -> Vec<WireError> {
     let (required, received, failed) = (2, 1, 1);
     let text = || "x".to_owned();
     vec![
-        WireError::Unavailable { level: "QUORUM".to_owned(), required, alive: 1 },
+        WireError::Unavailable { level: "QUORUM".to_owned(), required, alive: 1, down: down() },
         WireError::Timeout { received, required, write: true },
         WireError::Timeout { received, required, write: false },
         WireError::WriteFailed { received, required, failed },
@@ -196,5 +201,6 @@ fn codes_stay_as_they_are() {
     // Scripts match on these.
     let unavailable = &errors()[0];
     assert_eq!(unavailable.code(), "S102");
-    assert_eq!(unavailable.to_string(), "unavailable: QUORUM needs 2 replicas, 1 is up");
+    let text = "unavailable: QUORUM needs 2 replicas, 1 is up; down: 10.0.0.2:9050 (14 s), 10.0.0.2:9051 (0 s)";
+    assert_eq!(unavailable.to_string(), text);
 }

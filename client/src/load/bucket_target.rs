@@ -121,8 +121,12 @@ mod tests {
             assert_eq!((failure.kind, failure.unknown), (kind, unknown), "{error}");
         };
         let refused = |error: WireError, unknown: bool| Error::Refused { error, unknown };
-        let unavailable =
-            WireError::Unavailable { level: "QUORUM".to_owned(), required: 2, alive: 1 };
+        let unavailable = WireError::Unavailable {
+            level: "QUORUM".to_owned(),
+            required: 2,
+            alive: 1,
+            down: Vec::new(),
+        };
         check(refused(unavailable.clone(), false), FailureKind::Unavailable, false);
         check(refused(unavailable, true), FailureKind::Unavailable, true);
         let timeout = WireError::Timeout { received: 1, required: 2, write: true };

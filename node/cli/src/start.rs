@@ -27,6 +27,7 @@ pub fn run(args: &StartArgs) -> ExitCode {
         }
     };
     logs::start(config.log);
+    abort_on_panic();
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -50,6 +51,17 @@ pub fn run(args: &StartArgs) -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// A panic is a broken invariant. A node that went on without the task that panicked would keep
+/// promises that nobody is left to keep; a restart recovers as after a crash.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        error!(%panic, "this is a bug in Starling: stopping at once; the next start recovers");
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn load(args: &StartArgs) -> Result<Config, Failure> {

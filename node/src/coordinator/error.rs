@@ -1,5 +1,6 @@
 //! Why a coordinated request failed, and whether it may have taken effect.
 
+use starling_protocol::DownReplica;
 use starling_ring::{ConsistencyError, ConsistencyLevel};
 
 use super::quorum::Tally;
@@ -16,6 +17,8 @@ pub enum RequestError {
         level: ConsistencyLevel,
         /// Required, and alive in place of received.
         tally: Tally,
+        /// The replicas that are not reached.
+        down: Vec<DownReplica>,
     },
     /// The deadline passed before enough replicas answered.
     #[error("{} of {} replicas answered in time", tally.received, tally.required)]

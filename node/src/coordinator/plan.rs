@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use starling_protocol::DownReplica;
 use starling_ring::{ConsistencyLevel, NodeIndex, Operation, Placement, Ring, Token};
 use starling_storage::keys::storage_key;
 
-use super::quorum::QuorumTracker;
+use super::quorum::{QuorumTracker, Tally};
 use super::{Coordinator, RequestError};
 
 /// A bucket that a connection has opened.
@@ -79,6 +80,16 @@ impl Coordinator {
         let replicas = plan.replicas();
         plan.tracker
             .reachable_by(|index| self.liveness.is_reachable(replicas[index]))
-            .map_err(|tally| RequestError::Unavailable { level: plan.level, tally })
+            .map_err(|tally| self.unavailable(plan, tally))
+    }
+
+    /// Names the replicas that are down, so that a person knows where to look.
+    pub(super) fn unavailable(&self, plan: &Plan, tally: Tally) -> RequestError {
+        let unreached = plan.replicas().iter().filter(|node| !self.liveness.is_reachable(**node));
+        let down = unreached.map(|node| DownReplica {
+            address: plan.ring.member(*node).client_address,
+            for_ms: u64::try_from(self.liveness.held_for(*node).as_millis()).unwrap_or(u64::MAX),
+        });
+        RequestError::Unavailable { level: plan.level, tally, down: down.collect() }
     }
 }

@@ -160,9 +160,7 @@ impl Coordinator {
     ) -> Result<Vec<Option<Answer>>, RequestError> {
         match verdict {
             Verdict::Met => Ok(gather.answers()),
-            Verdict::Undecided | Verdict::Impossible => {
-                Err(RequestError::Unavailable { level: plan.level, tally: gather.tally() })
-            }
+            Verdict::Undecided | Verdict::Impossible => Err(self.unavailable(plan, gather.tally())),
         }
     }
 

@@ -14,6 +14,7 @@ use starling_ring::NodeIndex;
 use starling_storage::{ApplyError, Lookup, ReadError, StoreError, Tier};
 use starling_storage::{keys, values};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -25,6 +26,7 @@ use crate::membership::{Genesis, PeerEvent};
 use crate::native::Serving;
 use crate::net::{Listener, Stream};
 use crate::outbound::Outbound;
+use crate::time::now;
 
 /// Answers that may wait for a peer that does not read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -239,14 +241,14 @@ impl Answerer {
 
     async fn apply(&self, mutations: Mutations) {
         let Mutations { requests, entries } = mutations;
-        crate::metrics::observe_replica_writes(requests.len());
+        let began = now();
         let mut applied = self.serving.replica.apply(&entries);
         if matches!(applied, Err(ApplyError::Store(StoreError::Stalled))) {
             let replica = self.serving.replica.clone();
             applied = self.serving.blocking.run(move || replica.apply_waiting(&entries)).await;
         }
         match applied {
-            Ok(()) => self.acknowledge(requests),
+            Ok(()) => self.acknowledge(requests, began),
             Err(ApplyError::BadOperands { bad }) => {
                 warn!(peer = self.peer.0, damaged = bad.len(), "refused damaged mutations");
                 let damaged: BTreeSet<usize> = bad.iter().map(|operand| operand.index).collect();
@@ -255,7 +257,7 @@ impl Answerer {
                     .iter()
                     .for_each(|place| self.fail(requests[*place], &ReplicaError::Damaged));
                 let taken = (0..requests.len()).filter(whole).map(|place| requests[place]);
-                self.acknowledge(taken.collect());
+                self.acknowledge(taken.collect(), began);
             }
             Err(error) => {
                 warn!(%error, "cannot apply a peer's mutations");
@@ -265,9 +267,10 @@ impl Answerer {
         }
     }
 
-    fn acknowledge(&self, requests: Vec<u64>) {
+    fn acknowledge(&self, requests: Vec<u64>, began: Instant) {
         let outbound = self.outbound.clone();
         self.serving.replica.commit().on_durable(Box::new(move || {
+            crate::metrics::observe_replica_writes(requests.len(), began.elapsed());
             let _peer_is_gone = outbound.push(|out| {
                 for id in requests {
                     encode_raw(out, Kind::Ack as u8, 0, id, 0, 0, &[], &[]);
@@ -283,8 +286,9 @@ impl Answerer {
             Ok(Lookup::NotCached) => {
                 let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
                 tokio::spawn(async move {
-                    let replica = serving.replica.clone();
+                    let (replica, began) = (serving.replica.clone(), now());
                     let found = serving.blocking.run(move || replica.read(&key, Tier::Any)).await;
+                    crate::metrics::observe_replica_disk_read(began.elapsed());
                     answer_lookup(&outbound, id, kind, mint, found);
                 });
             }

@@ -26,10 +26,11 @@ pub(super) fn consistency(level: Level) -> ConsistencyLevel {
 
 pub(super) fn wire_error(error: &RequestError) -> WireError {
     match error {
-        RequestError::Unavailable { level, tally } => WireError::Unavailable {
+        RequestError::Unavailable { level, tally, down } => WireError::Unavailable {
             level: level.to_string(),
             required: tally.required,
             alive: tally.received,
+            down: down.clone(),
         },
         RequestError::Timeout { tally, write } => {
             WireError::Timeout { received: tally.received, required: tally.required, write: *write }

@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
+use starling_storage::StoreStatistics;
 use starling_storage::keys::table_id;
 use starling_storage::replica::Replica;
 use starling_storage::values::digest;
@@ -23,6 +25,7 @@ pub struct Source {
     serving: Arc<OnceLock<Arc<Serving>>>,
     genesis: Arc<Genesis>,
     blocking: Blocking,
+    data_dir: Option<PathBuf>,
 }
 
 /// What a node holds of a bucket, in a form that two nodes can compare.
@@ -57,14 +60,16 @@ pub enum DigestError {
 }
 
 impl Source {
-    /// Views of a node whose cluster exists once `serving` is set.
+    /// Views of a node whose cluster exists once `serving` is set, and which keeps its data in
+    /// `data_dir`, unless that is in memory.
     #[must_use]
     pub fn new(
         serving: Arc<OnceLock<Arc<Serving>>>,
         genesis: Arc<Genesis>,
         blocking: Blocking,
+        data_dir: Option<PathBuf>,
     ) -> Self {
-        Self { serving, genesis, blocking }
+        Self { serving, genesis, blocking, data_dir }
     }
 
     /// The cluster as the node sees it now.
@@ -85,6 +90,19 @@ impl Source {
             overview.state = NodeState::Stopping;
         }
         overview
+    }
+
+    /// How much the store holds, and the bytes free on the disk beneath it, where there is one.
+    /// `None` before there is a cluster.
+    pub async fn storage(&self) -> Option<(StoreStatistics, Option<u64>)> {
+        let replica = self.serving.get()?.replica.clone();
+        let directory = self.data_dir.clone();
+        let look = move || {
+            let disk = directory.and_then(|directory| rustix::fs::statvfs(&*directory).ok());
+            let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+            (replica.store().statistics(), free)
+        };
+        Some(self.blocking.run(look).await)
     }
 
     /// Scans what the node holds of the bucket `name`.

@@ -11,6 +11,7 @@ mod stripes;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ pub use put::{NotLeading, Put, PutError, PutRequest};
 
 use crate::buckets::BucketRegistry;
 use crate::clock::{Clock, ClockError, WallClock};
-use crate::commit::{CommitLoop, Durability, Fatal, HighWater};
+use crate::commit::{CommitLoop, Durability, Fatal, HighWater, Synced};
 use crate::files::Files;
 use crate::hints::{HintError, HintLimits, Hints};
 use crate::identity::{ActorChange, Identity, IdentityError, IdentityRecord};
@@ -74,6 +75,8 @@ pub struct ReplicaConfig {
     pub limits: ReplicaLimits,
     /// How much may be owed to others.
     pub hint_limits: HintLimits,
+    /// Is told how long each sync of the log took.
+    pub observe_sync: fn(Duration),
     /// Ends the node when a sync fails; [`crate::commit::abort_process`] outside of tests.
     pub fatal: Fatal,
 }
@@ -177,8 +180,13 @@ impl Replica {
             report.actor_changes.push(ActorChange::ClockJumped);
             clock.start_over()?;
         }
-        let commit =
-            start_commit_loop(&store, &clock, &high_water, config.durability, config.fatal)?;
+        let (upkeep_clock, upkeep_mark) = (clock.clone(), high_water.clone());
+        let after_sync = Box::new(move |synced: Synced| {
+            (config.observe_sync)(synced.took);
+            upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
+            upkeep_clock.extend_while_minting().map_err(io::Error::other)
+        });
+        let commit = CommitLoop::start(store.clone(), config.durability, after_sync, config.fatal)?;
         Ok(Replica {
             hints: Hints::load(store.clone(), config.hint_limits)?,
             buckets: BucketRegistry::load(store.clone())?,
@@ -294,19 +302,4 @@ fn mark(store: &dyn Store, key: &'static [u8], value: &[u8]) -> Result<(), Store
     let value = Bytes::copy_from_slice(value);
     batch.put(Family::Meta, Bytes::from_static(key), value);
     store.write_waiting(batch)
-}
-
-fn start_commit_loop(
-    store: &Arc<dyn Store>,
-    clock: &Arc<Clock>,
-    high_water: &Arc<HighWater>,
-    durability: Durability,
-    fatal: Fatal,
-) -> io::Result<CommitLoop> {
-    let (clock, high_water) = (clock.clone(), high_water.clone());
-    let after_sync = Box::new(move |sequence| {
-        high_water.offer(sequence, clock.now_us())?;
-        clock.extend_while_minting().map_err(io::Error::other)
-    });
-    CommitLoop::start(store.clone(), durability, after_sync, fatal)
 }

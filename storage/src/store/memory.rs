@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Family, Lookup, Operation, Store, StoreError, Tier, Visitor};
+use super::{Batch, Family, Lookup, Operation, Store, StoreError, StoreStatistics, Tier, Visitor};
 use crate::values;
 
 #[derive(Clone, Debug)]
@@ -196,10 +196,10 @@ impl Store for MemoryStore {
         self.sync()
     }
 
-    fn approximate_bytes(&self) -> u64 {
+    fn statistics(&self) -> StoreStatistics {
         let state = self.state.read();
         let sizes = state.live.iter().map(|((_, key), entry)| key.len() + entry.value.len());
-        sizes.sum::<usize>() as u64
+        StoreStatistics { memtables: sizes.sum::<usize>() as u64, ..StoreStatistics::default() }
     }
 
     fn latest_sequence(&self) -> u64 {

@@ -181,6 +181,17 @@ impl Batch {
 /// What a scan calls for each entry (key, value); it says whether to go on.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// How much a store holds, in bytes, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStatistics {
+    /// In sorted files on disk.
+    pub tables: u64,
+    /// In memory tables, which the log repeats on disk.
+    pub memtables: u64,
+    /// That compactions have yet to rewrite.
+    pub compactions_owed: u64,
+}
+
 /// An ordered store of byte strings whose `Data` entries merge by [`crate::values::merge`].
 pub trait Store: Send + Sync {
     /// Reads one entry, and says how many merge operands had to be joined for it (0: a plain value).
@@ -218,8 +229,8 @@ pub trait Store: Send + Sync {
     /// Moves memory tables to sorted files, so that the next start has no log to replay. Blocks.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// About how many bytes the store holds, on disk and in memory tables.
-    fn approximate_bytes(&self) -> u64;
+    /// How much the store holds and owes: for people, not for decisions.
+    fn statistics(&self) -> StoreStatistics;
 
     /// The number of the last operation written; each operation of a batch counts one. It only falls when writes were lost.
     fn latest_sequence(&self) -> u64;

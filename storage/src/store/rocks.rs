@@ -10,14 +10,16 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
-use rocksdb::properties::{CUR_SIZE_ALL_MEM_TABLES, LIVE_SST_FILES_SIZE};
+use rocksdb::properties::{
+    CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_PENDING_COMPACTION_BYTES, LIVE_SST_FILES_SIZE, PropName,
+};
 use rocksdb::{
     BlockBasedOptions, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor, DB,
     DBCompressionType, DBRecoveryMode, ErrorKind, FlushOptions, MergeOperands, Options,
     ReadOptions, ReadTier, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
-use super::{Batch, Family, Lookup, Operation, Store, StoreError, Tier, Visitor};
+use super::{Batch, Family, Lookup, Operation, Store, StoreError, StoreStatistics, Tier, Visitor};
 use crate::values;
 
 /// Table id and token: what all keys of one token range share, see [`crate::keys`].
@@ -203,16 +205,17 @@ impl Store for RocksStore {
             .map_err(|error| store_error("flush", error))
     }
 
-    fn approximate_bytes(&self) -> u64 {
-        let sizes = Family::ALL.map(|family| {
-            let handle = self.handle(family);
-            let property = |name| {
-                // Statistics for people: a property that cannot be read counts as nothing.
-                self.db.property_int_value_cf(handle, name).ok().flatten().unwrap_or(0)
-            };
-            property(LIVE_SST_FILES_SIZE) + property(CUR_SIZE_ALL_MEM_TABLES)
-        });
-        sizes.iter().sum()
+    fn statistics(&self) -> StoreStatistics {
+        let sum = |property: &PropName| {
+            let of = |family| self.db.property_int_value_cf(self.handle(family), property);
+            // A property that cannot be read counts as nothing.
+            Family::ALL.into_iter().filter_map(|family| of(family).ok().flatten()).sum()
+        };
+        StoreStatistics {
+            tables: sum(LIVE_SST_FILES_SIZE),
+            memtables: sum(CUR_SIZE_ALL_MEM_TABLES),
+            compactions_owed: sum(ESTIMATE_PENDING_COMPACTION_BYTES),
+        }
     }
 
     fn latest_sequence(&self) -> u64 {

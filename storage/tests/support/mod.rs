@@ -77,6 +77,7 @@ pub fn open(
         durability: Durability::Inline,
         limits: ReplicaLimits::default(),
         hint_limits: HintLimits::default(),
+        observe_sync: |_| {},
         fatal: Box::new(|reason| panic!("fatal: {reason}")),
     })
     .unwrap()
