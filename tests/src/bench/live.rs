@@ -11,6 +11,7 @@ use starling_storage::RocksOptions;
 use tokio_util::sync::CancellationToken;
 
 use super::Scale;
+use super::steal::CpuTime;
 use crate::cluster::{Cluster, READY_WITHIN};
 
 /// Until what starting left behind is done.
@@ -37,6 +38,8 @@ pub struct ClusterFigures {
     pub serving_after_stop: Duration,
     /// From exec to serving on that data, after a kill.
     pub serving_after_kill: Duration,
+    /// The share of the processors that the machine's host kept for others meanwhile, 0 to 1.
+    pub stolen: Option<f64>,
 }
 
 /// Starts `nodes` nodes that each hold all data, and measures them at QUORUM. `observe` sees each second.
@@ -51,6 +54,7 @@ pub async fn measure_cluster(
     let mut cluster = Cluster::builder().nodes(nodes).keyspace("bench", nodes).start().await;
     tokio::time::sleep(IDLE_AFTER).await;
     let idle_bytes = resident_bytes(&mut cluster);
+    let before = CpuTime::now();
     let client = cluster.client().await;
     let bench = Bench { client, scale };
     let writes = bench.load("bench.writes", Workload::Write, None, true, &mut observe).await?;
@@ -61,6 +65,7 @@ pub async fn measure_cluster(
     let half = Some(reads.throughput_per_s / 2.0);
     let reads_at_half =
         bench.load("bench.reads", Workload::Read, half, false, &mut observe).await?;
+    let stolen = before.zip(CpuTime::now()).map(|(before, after)| after.stolen_since(before));
     let loaded_bytes = resident_bytes(&mut cluster);
     let node = cluster.node(1);
     node.terminate(STOP_WITHIN).await;
@@ -76,6 +81,7 @@ pub async fn measure_cluster(
         loaded_bytes,
         serving_after_stop,
         serving_after_kill,
+        stolen,
     })
 }
 

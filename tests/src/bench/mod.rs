@@ -6,6 +6,7 @@
 
 mod live;
 mod raw;
+mod steal;
 mod table;
 
 use std::time::Duration;
