@@ -42,7 +42,9 @@ fn rotate_racks(racks: &[Vec<NodeIndex>], lap: usize) -> Vec<NodeIndex> {
     let mut order: Vec<(usize, usize, NodeIndex)> = Vec::new();
     for (place, rack) in racks.iter().enumerate() {
         for (at, node) in rack.iter().enumerate() {
-            let turned = (at + lap) % rack.len();
+            // Turned against the walk: its first node is not the last lap's last, which the walk
+            // would pass over to the profit of the next.
+            let turned = (at + rack.len() - lap % rack.len()) % rack.len();
             // The middle of this member's share of the lap, in units that all racks divide.
             let position = (2 * turned + 1) * largest / rack.len();
             order.push((position, place, *node));

@@ -50,8 +50,11 @@ const C2: u64 = 0x4cf5_ad43_2745_937f;
 
 /// The first half of MurmurHash3 x64/128 with seed 0, with the two habits of Cassandra's
 /// `MurmurHash.hash3_x64_128` and `Murmur3Partitioner`: the bytes of the tail are signed, and the
-/// smallest i64, which is no token there, becomes the largest.
+/// smallest i64 belongs to the empty key alone: any other key that hashes to it has the largest.
 fn cassandra_murmur3(key: &[u8]) -> i64 {
+    if key.is_empty() {
+        return i64::MIN;
+    }
     let (mut h1, mut h2) = (0_u64, 0_u64);
     let mut blocks = key.chunks_exact(16);
     for block in &mut blocks {

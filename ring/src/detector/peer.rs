@@ -60,7 +60,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Down, and up with its first frame.
+    /// Down, and up with the first frame on a connection to it.
     pub(super) fn unheard() -> Self {
         Self {
             liveness: Liveness::Down,
@@ -107,7 +107,8 @@ impl Peer {
                     self.success_at = Some(now);
                     self.missing = self.missing.saturating_sub(1);
                 }
-                self.missing == 0
+                // It may have reached this node first: until it is reached too, nothing can be asked.
+                self.missing == 0 && self.connected
             }
         }
     }
