@@ -1,5 +1,6 @@
 //! How a client is configured.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -8,11 +9,13 @@ use starling_ring::ConsistencyLevel;
 use crate::client::{Client, Shared};
 use crate::cluster::Cluster;
 use crate::error::Error;
+use crate::socket::{Network, TcpNetwork};
 
 /// Collects what a client needs; see [`Client::builder`].
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
     contact_points: Vec<String>,
+    network: Arc<dyn Network>,
     consistency: ConsistencyLevel,
     connect_timeout: Duration,
     attempt_timeout: Duration,
@@ -24,6 +27,7 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             contact_points: Vec::new(),
+            network: Arc::new(TcpNetwork),
             consistency: ConsistencyLevel::Quorum,
             connect_timeout: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(2),
@@ -39,6 +43,13 @@ impl ClientBuilder {
     #[must_use]
     pub fn contact_point(mut self, address: impl Into<String>) -> Self {
         self.contact_points.push(address.into());
+        self
+    }
+
+    /// How nodes are reached. Default: the network of the operating system.
+    #[must_use]
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
         self
     }
 
@@ -82,7 +93,8 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::Unreachable`] with every contact point and why, or [`Error::NoContactPoint`].
     pub async fn build(self) -> Result<Client, Error> {
-        let cluster = Cluster::discover(&self.contact_points, self.connect_timeout).await?;
+        let cluster =
+            Cluster::discover(self.network, &self.contact_points, self.connect_timeout).await?;
         Ok(Client::start(Shared {
             cluster,
             consistency: self.consistency,

@@ -133,9 +133,3 @@ impl Client {
         }
     }
 }
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.cluster.known.load().nodes.iter().for_each(|node| node.close());
-    }
-}

@@ -16,9 +16,9 @@ use starling_ring::{
 };
 use tokio::time::Instant;
 
-use crate::connection::{CallError, Connection, now};
+use crate::connection::{CallError, Connection, Held, now};
 use crate::error::Error;
-use crate::socket;
+use crate::socket::{self, Network};
 
 /// A node that could not be reached is left alone for so long, doubling up to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -28,7 +28,8 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// One node.
 pub(crate) struct NodeHandle {
     pub(crate) address: SocketAddr,
-    connection: ArcSwapOption<Connection>,
+    network: Arc<dyn Network>,
+    connection: ArcSwapOption<Held>,
     dialling: tokio::sync::Mutex<Backoff>,
     buckets: Mutex<BTreeMap<String, u32>>,
 }
@@ -49,13 +50,15 @@ pub(crate) struct Known {
 /// See the module.
 pub(crate) struct Cluster {
     pub(crate) known: ArcSwap<Known>,
+    network: Arc<dyn Network>,
     connect_timeout: Duration,
 }
 
 impl NodeHandle {
-    fn new(address: SocketAddr) -> Arc<Self> {
+    fn new(address: SocketAddr, network: Arc<dyn Network>) -> Arc<Self> {
         Arc::new(Self {
             address,
+            network,
             connection: ArcSwapOption::empty(),
             dialling: tokio::sync::Mutex::default(),
             buckets: Mutex::default(),
@@ -63,23 +66,31 @@ impl NodeHandle {
     }
 
     /// The standing connection.
-    pub(crate) fn connected(&self) -> Option<Arc<Connection>> {
+    pub(crate) fn connected(&self) -> Option<Arc<Held>> {
         self.connection.load_full().filter(|connection| !connection.is_closed())
     }
 
+    /// Whether there is a connection on which the node has not gone silent.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.connected().is_some_and(|connection| !connection.is_silent())
+    }
+
     /// A connection, made if there is none and the last failure is long enough ago.
-    pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Connection>, String> {
+    pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Held>, String> {
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
-        let mut backoff = self.dialling.lock().await;
+        let until = now() + within;
+        let Ok(mut backoff) = tokio::time::timeout_at(until, self.dialling.lock()).await else {
+            return Err("another request is still trying to reach it".to_owned());
+        };
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
         if backoff.until.is_some_and(|until| now() < until) {
             return Err("it could not be reached a moment ago".to_owned());
         }
-        match tokio::time::timeout(within, self.dial()).await {
+        match tokio::time::timeout_at(until, self.dial()).await {
             Ok(Ok(connection)) => {
                 *backoff = Backoff::default();
                 self.buckets.lock().clear();
@@ -97,9 +108,10 @@ impl NodeHandle {
         }
     }
 
-    async fn dial(&self) -> Result<Arc<Connection>, String> {
-        let socket = socket::connect(self.address).await.map_err(|error| error.to_string())?;
-        let connection = Connection::start(socket.0, socket.1);
+    async fn dial(&self) -> Result<Arc<Held>, String> {
+        let socket = self.network.connect(self.address).await;
+        let (reader, writer) = socket.map_err(|error| error.to_string())?;
+        let connection = Connection::start(reader, writer);
         let client = format!("starling-client {}", env!("CARGO_PKG_VERSION"));
         let hello = Request::Hello { wire_version: WIRE_VERSION, client };
         match connection.call(&hello, &[], now() + REFRESH_TIMEOUT).await {
@@ -135,12 +147,6 @@ impl NodeHandle {
     pub(crate) fn forget(&self, name: &str) {
         self.buckets.lock().remove(name);
     }
-
-    pub(crate) fn close(&self) {
-        if let Some(connection) = self.connection.swap(None) {
-            connection.close();
-        }
-    }
 }
 
 /// Why a bucket could not be opened; no write was sent.
@@ -158,6 +164,7 @@ impl From<CallError> for OpenError {
 impl Cluster {
     /// Asks the contact points in turn until one tells the ring.
     pub(crate) async fn discover(
+        network: Arc<dyn Network>,
         contact_points: &[String],
         connect_timeout: Duration,
     ) -> Result<Self, Error> {
@@ -174,11 +181,11 @@ impl Cluster {
                 }
             };
             for address in addresses {
-                let node = NodeHandle::new(address);
+                let node = NodeHandle::new(address, network.clone());
                 match fetch(&node, connect_timeout).await {
                     Ok(view) => {
-                        let known = Known::new(view, &[node])?;
-                        return Ok(Self { known: ArcSwap::from_pointee(known), connect_timeout });
+                        let known = ArcSwap::from_pointee(Known::new(view, &[node], &network)?);
+                        return Ok(Self { known, network, connect_timeout });
                     }
                     Err(reason) => tried.push(format!("{name}: {reason}")),
                 }
@@ -195,7 +202,7 @@ impl Cluster {
         for node in nodes {
             if let Ok(view) = fetch(node, self.connect_timeout).await {
                 if view != known.view
-                    && let Ok(fresh) = Known::new(view, &known.nodes)
+                    && let Ok(fresh) = Known::new(view, &known.nodes, &self.network)
                 {
                     self.known.store(Arc::new(fresh));
                 }
@@ -221,10 +228,16 @@ async fn fetch(node: &NodeHandle, connect_timeout: Duration) -> Result<TopologyV
 
 impl Known {
     /// Keeps the handles of nodes that are known already.
-    fn new(view: TopologyView, before: &[Arc<NodeHandle>]) -> Result<Self, Error> {
+    fn new(
+        view: TopologyView,
+        before: &[Arc<NodeHandle>],
+        network: &Arc<dyn Network>,
+    ) -> Result<Self, Error> {
         let nodes = view.members.iter().map(|member| {
             let known = before.iter().find(|node| node.address == member.client_address);
-            known.cloned().unwrap_or_else(|| NodeHandle::new(member.client_address))
+            known
+                .cloned()
+                .unwrap_or_else(|| NodeHandle::new(member.client_address, network.clone()))
         });
         Ok(Self { nodes: nodes.collect(), ring: Arc::new(ring(&view)?), view })
     }
@@ -271,8 +284,10 @@ fn ring(view: &TopologyView) -> Result<Ring, Error> {
         })
         .collect();
     let slots_expected = 1_usize.checked_shl(u32::from(view.slot_bits)).unwrap_or(0);
+    let members_counted = members.len() <= usize::from(u16::MAX);
     let owners_known = view.slots.iter().all(|owner| usize::from(*owner) < members.len());
-    if !(4..=16).contains(&view.slot_bits) || view.slots.len() != slots_expected || !owners_known {
+    let grid_known = (4..=16).contains(&view.slot_bits) && view.slots.len() == slots_expected;
+    if !grid_known || !owners_known || !members_counted {
         let message = "the ring's slots do not fit its members".to_owned();
         return Err(Error::Protocol { message, unknown: false });
     }

@@ -4,6 +4,7 @@
 //! connection, or, where the caller can ask elsewhere, by the node's silence.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::socket::{Reader, Writer};
 
-/// A node silent for this long with requests in flight is left.
-pub(crate) const SILENCE: Duration = Duration::from_millis(200);
+/// A node silent for this long with requests in flight is left: within 200 ms, as it takes a sweep to
+/// notice.
+pub(crate) const SILENCE: Duration = Duration::from_millis(175);
 const SWEEP_EVERY: Duration = Duration::from_millis(25);
 /// Bytes that may wait to be sent.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
@@ -54,6 +56,24 @@ pub(crate) struct Connection {
     wake: Notify,
 }
 
+/// A connection that somebody uses: it ends with the last of them, also where nobody came to use it
+/// because the node did not answer its greeting.
+pub(crate) struct Held(Arc<Connection>);
+
+impl Deref for Held {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 struct State {
     out: BytesMut,
     calls: BTreeMap<u64, Call>,
@@ -71,8 +91,8 @@ struct Call {
 }
 
 impl Connection {
-    /// Starts the tasks of a connected socket. They end with the socket or by [`Self::close`].
-    pub(crate) fn start(reader: Reader, writer: Writer) -> Arc<Self> {
+    /// Starts the tasks of a connected socket. They end with the socket, or when it is held no more.
+    pub(crate) fn start(reader: Reader, writer: Writer) -> Arc<Held> {
         let connection = Arc::new(Self {
             state: Mutex::new(State {
                 out: BytesMut::new(),
@@ -94,7 +114,7 @@ impl Connection {
             }
             carried.close();
         });
-        connection
+        Arc::new(Held(connection))
     }
 
     /// Sends a request and waits for its answer until `deadline`.
@@ -153,7 +173,7 @@ impl Connection {
     }
 
     /// Ends the connection; calls in flight are lost.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         let calls = {
             let mut state = self.state.lock();
             state.closed = true;
@@ -240,6 +260,10 @@ impl Connection {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            // The writer may be stuck on a node that reads nothing, and hear of nothing.
+            if self.is_closed() {
+                return;
+            }
             let (ended, probe) = self.look(now());
             for (call, why) in ended {
                 call.finish(Err(why));

@@ -39,15 +39,29 @@ struct Missed {
 impl Shared {
     /// Tries nodes until one answers, the answer is final, or the timeout is over.
     pub(crate) async fn run(&self, job: &Job<'_>) -> Result<(Response, Bytes), Error> {
+        let answer = self.carry(job).await;
+        if job.write && answer.as_ref().is_err_and(Error::is_unknown) {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn carry(&self, job: &Job<'_>) -> Result<(Response, Bytes), Error> {
         let deadline = now() + job.timeout;
         let mut unknown = false;
         let mut last: Option<Error> = None;
         let mut attempts = 0_u32;
+        let mut looked_again = false;
         loop {
             let known = self.cluster.known.load_full();
+            let mut elsewhere = None;
+            let mut missed_one = false;
             for index in known.route(job.keyspace, job.key, job.write) {
                 if now() >= deadline {
-                    return Err(self.give_up(last, unknown && job.write));
+                    return Err(give_up(elsewhere.or(last), unknown && job.write));
+                }
+                if elsewhere.is_some() && !known.node(index).is_answering() {
+                    continue;
                 }
                 if attempts > 0 {
                     self.retried.fetch_add(1, Ordering::Relaxed);
@@ -61,27 +75,27 @@ impl Shared {
                         return Ok(answer);
                     }
                     Err(Attempt::Final(error)) => return Err(blame(error, unknown && job.write)),
+                    Err(Attempt::Elsewhere(error)) => {
+                        unknown |= error.is_unknown();
+                        elsewhere = Some(error);
+                    }
                     Err(Attempt::Missed(missed)) => {
                         unknown |= missed.unknown;
                         last = Some(missed.error);
+                        missed_one = true;
                         if missed.pause {
                             sleep_until((now() + PAUSE).min(deadline)).await;
                         }
                     }
                 }
             }
+            if let Some(error) = elsewhere {
+                if looked_again || !missed_one {
+                    return Err(blame(error, unknown && job.write));
+                }
+                looked_again = true;
+            }
             sleep_until((now() + PAUSE).min(deadline)).await;
-        }
-    }
-
-    fn give_up(&self, last: Option<Error>, unknown: bool) -> Error {
-        if unknown {
-            self.unknown.fetch_add(1, Ordering::Relaxed);
-        }
-        match last {
-            Some(Error::Refused { error, .. }) => Error::Refused { error, unknown },
-            Some(error) => Error::Timeout { last: error.to_string(), unknown },
-            None => Error::Timeout { last: "the timeout was over at once".to_owned(), unknown },
         }
     }
 
@@ -108,6 +122,10 @@ impl Shared {
                 Err(refused(error))
             }
             Ok(answer) => Ok(answer),
+            Err(CallError::Garbled) => Err(Attempt::Elsewhere(Error::Protocol {
+                message: CallError::Garbled.to_string(),
+                unknown: job.write,
+            })),
             Err(CallError::NotSent) => Err(not_done(CallError::NotSent.to_string(), false)),
             Err(error) => Err(Attempt::Missed(Missed {
                 error: Error::Timeout { last: error.to_string(), unknown: true },
@@ -121,6 +139,10 @@ impl Shared {
 enum Attempt {
     /// Another attempt would end the same.
     Final(Error),
+    /// This node reaches too few replicas, or is not understood. One that has just started, is cut off,
+    /// or is of another release, is alone in that: those that answer at present are asked once, and once
+    /// more where one gave no answer.
+    Elsewhere(Error),
     /// Another attempt may do.
     Missed(Missed),
 }
@@ -133,6 +155,9 @@ fn not_done(reason: String, pause: bool) -> Attempt {
 /// What a node's refusal means for the next attempt.
 fn refused(error: WireError) -> Attempt {
     let unknown = error.outcome() == Outcome::Unknown;
+    if matches!(error, WireError::Unavailable { .. }) {
+        return Attempt::Elsewhere(Error::Refused { error, unknown });
+    }
     let again = matches!(
         error,
         WireError::NotReady { .. }
@@ -152,11 +177,25 @@ fn refused(error: WireError) -> Attempt {
     if again { Attempt::Missed(Missed { error, unknown, pause }) } else { Attempt::Final(error) }
 }
 
+/// What to tell when the timeout is over.
+fn give_up(last: Option<Error>, unknown: bool) -> Error {
+    match last {
+        Some(Error::Refused { error, .. }) => Error::Refused { error, unknown },
+        Some(Error::Timeout { last, .. }) => Error::Timeout { last, unknown },
+        Some(Error::Protocol { message, .. }) => Error::Protocol { message, unknown },
+        Some(error) => Error::Timeout { last: error.to_string(), unknown },
+        None => Error::Timeout { last: "the timeout was over at once".to_owned(), unknown },
+    }
+}
+
 /// A final refusal says nothing of the attempts before it.
 fn blame(error: Error, unknown_before: bool) -> Error {
     match error {
         Error::Refused { error, unknown } => {
             Error::Refused { error, unknown: unknown || unknown_before }
+        }
+        Error::Protocol { message, unknown } => {
+            Error::Protocol { message, unknown: unknown || unknown_before }
         }
         other => other,
     }

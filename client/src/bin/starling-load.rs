@@ -1,7 +1,7 @@
 //! `starling-load`: puts a cluster under load, measures it, and proves that nothing acknowledged was lost.
 //!
 //! A thin shell: flags become a `LoadConfig`, progress and report become text. Exit status: 0 done, and
-//! nothing wrong was found; 1 could not run; 2 wrong usage; 3 the verification found something wrong, or
+//! nothing wrong was found; 1 could not run; 2 unknown flags or values; 3 the verification found something wrong, or
 //! could not read everything back.
 
 use std::fs;
@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 const EXIT_VIOLATION: u8 = 3;
 
 /// Puts a Starling cluster under load, and proves that nothing acknowledged was lost.
+///
+/// Exit status: 0 done, and nothing wrong was found; 1 could not run; 2 unknown flags or values; 3 the
+/// verification found something wrong, or could not read everything back.
 #[derive(Debug, Parser)]
 #[command(name = "starling-load", version, max_term_width = 100)]
 struct Flags {
