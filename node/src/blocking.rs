@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -30,7 +31,12 @@ impl Blocking {
                 let permit = permits.acquire().await.expect("the pool's permits are never closed");
                 let done = tokio::task::spawn_blocking(work).await;
                 drop(permit);
-                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+                match done.map_err(JoinError::try_into_panic) {
+                    Ok(done) => done,
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    // The runtime ends, and this task with it.
+                    Err(Err(_cancelled)) => std::future::pending().await,
+                }
             }
         }
     }

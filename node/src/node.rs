@@ -13,7 +13,7 @@ use starling_ring::{Candidate, HostId, Ring};
 use starling_storage::replica::OpenError;
 use starling_storage::{
     Durability, Files, HintLimits, Identity, IdentityError, Replica, ReplicaConfig, ReplicaLimits,
-    StopError, commit,
+    StopError,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ pub enum StartError {
     Genesis(#[from] GenesisFailure),
     /// The configuration differs from what the cluster was founded with.
     #[error(
-        "{what} differ from those this cluster was founded with; they are fixed at genesis: restore them in the configuration"
+        "{what} differs from what this cluster was founded with, and cannot change: restore it in the configuration, or set data_dir to another directory"
     )]
     Changed {
         /// What differs.
@@ -281,7 +281,7 @@ async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> 
             limits: ReplicaLimits::default(),
             hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
             observe_sync: crate::metrics::observe_sync,
-            fatal: Box::new(commit::abort_process),
+            fatal: Box::new(move |reason| (world.fatal)(reason)),
         })?;
         for change in &replica.report().actor_changes {
             warn!(reason = %change, "this node writes under a new actor");
@@ -330,7 +330,11 @@ fn check_unchanged(config: &Config, record: &ClusterRecord) -> Result<(), StartE
         return Err(StartError::Changed { what: "slot_bits" });
     }
     if config.keyspaces != record.keyspaces {
-        return Err(StartError::Changed { what: "the keyspaces" });
+        return Err(StartError::Changed { what: "the list of keyspaces" });
+    }
+    // The founders' hashes are equal, and cover the name beside what was compared above.
+    if record.candidates.iter().any(|founder| founder.config_hash != config.cluster_hash()) {
+        return Err(StartError::Changed { what: "cluster_name" });
     }
     Ok(())
 }
@@ -369,9 +373,8 @@ impl Joining {
         self.genesis.founded(&record, cluster_id);
         let ring = Arc::new(Ring::new(Arc::new(epoch), secret.partitioner_key()));
         let host_id = self.opened.identity.host_id();
-        let me = ring
-            .index_of(host_id)
-            .ok_or(StartError::Changed { what: "this node's identity and the founders" })?;
+        let me =
+            ring.index_of(host_id).ok_or(StartError::Changed { what: "this node's identity" })?;
         let local = Arc::new(Local {
             host_id,
             me,
@@ -398,6 +401,9 @@ impl Joining {
             network: self.seams.network.clone(),
             liveness: liveness.clone(),
             events,
+            connect_timeout: self.config.timeouts.connect,
+            queue_bytes_max: usize::try_from(self.config.limits.link_bytes_max)
+                .unwrap_or(usize::MAX),
             stop: self.stop.clone(),
         };
         let links = Links::start(&context, &self.tasks);
@@ -422,8 +428,14 @@ impl Joining {
         }));
         let wall_clock = self.seams.wall_clock.clone();
         let rng = self.seams.random(3);
-        let driver =
-            Driver::new(local.clone(), links.clone(), liveness.clone(), rng, wall_clock.clone());
+        let driver = Driver::new(
+            local.clone(),
+            links.clone(),
+            liveness.clone(),
+            rng,
+            wall_clock.clone(),
+            self.seams.fatal.clone(),
+        );
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             stop.run_until_cancelled(driver.run(inbox, peer_inbox)).await;

@@ -26,7 +26,12 @@ pub struct Seams {
     pub data: Data,
     /// Names the machine's boot: an unclean stop with another one means that memory was lost.
     pub boot_id: String,
+    /// Ends the process, or the one node of a test, for the given reason; the node must not go on.
+    pub fatal: Fatal,
 }
+
+/// See [`Seams::fatal`].
+pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Where data is kept.
 #[derive(Clone)]
@@ -52,6 +57,7 @@ impl Seams {
             blocking: Blocking::pool(config.blocking_threads),
             data: Data::Disk,
             boot_id: starling_storage::identity::machine_boot_id()?,
+            fatal: Arc::new(starling_storage::commit::abort_process),
         })
     }
 

@@ -8,7 +8,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, current};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -128,7 +128,9 @@ impl CommitLoop {
     pub fn stop(&self) {
         self.shared.queue.lock().stopping = true;
         self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
+        let thread = self.thread.lock().take();
+        // A callback may hold the last handle: then this is the thread itself, which ends after it.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != current().id()) {
             // A panic of the thread has been reported by its own guard.
             drop(thread.join());
         }

@@ -33,9 +33,9 @@ pub enum Command {
     Config(ConfigCommand),
     /// Reads a key. Exit status: 0 found, 3 nothing there, 12 unreachable, 1 failed.
     Get(GetArgs),
-    /// Stores a value. Exit status: 0 done, 1 surely not done, 4 outcome unknown, 12 unreachable.
+    /// Stores a value and prints its context. Exit status: 0 done, 1 surely not done, 4 outcome unknown, 12 unreachable.
     Put(PutArgs),
-    /// Deletes a key. Exit status as of put.
+    /// Deletes a key and prints the context. Exit status as of put.
     Delete(DeleteArgs),
     /// Writes the completions of a shell to standard output.
     Completions {
@@ -51,7 +51,7 @@ pub enum Command {
 pub struct StartArgs {
     #[command(flatten)]
     pub source: ConfigSource,
-    /// Where a development node keeps everything.
+    /// Where the node keeps everything, as the key data_dir. With --dev it is data/dev by default.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Stop when standard input ends, as it does when the parent process dies.
@@ -179,7 +179,7 @@ pub struct GetArgs {
 pub struct PutArgs {
     #[command(flatten)]
     pub bucket: BucketArgs,
-    /// The context of the read that this replaces.
+    /// The context of the read that this replaces; without it the value stands beside what is there.
     #[arg(long, value_name = "CONTEXT", conflicts_with = "overwrite")]
     pub context: Option<String>,
     /// Replace whatever a quorum shows.

@@ -106,13 +106,13 @@ pub const KEYS: &[Key] = &[
         "none: it must be written",
         ADDRESSES,
         "The internode addresses of every first member of the cluster, this node among them, the same on \
-         every node. The cluster is created when all of them are there; afterwards they are contact points.",
+         every node. The cluster is created when all of them are there; afterwards it remembers them.",
     ),
     open(
         "secret_file",
         "none: the nodes draw a secret together",
         "a path in quotes to a file of 64 hexadecimal digits that only its owner may read",
-        "The cluster's secret, the same on every node; read when the cluster is created.",
+        "The cluster's secret, the same on every node; read at every start.",
     ),
     key(
         "insecure",
@@ -149,8 +149,8 @@ pub const KEYS: &[Key] = &[
         "hints_max",
         r#""1GiB""#,
         SIZE,
-        "Disk for writes that a node missed while it was away, for each such node. Beyond it the oldest go, \
-         and the node is repaired instead.",
+        "Disk for writes that other nodes missed while they were away, all of them together. Beyond it the \
+         oldest go, of the node that is owed the most; it then gets them key by key, as the keys are read.",
     ),
     open(
         "worker_threads",

@@ -51,7 +51,7 @@ pub struct Config {
     /// The rack (or zone) that this node is in: replicas are spread over racks.
     pub rack: String,
     /// The internode addresses of every first member, this node's among them. After genesis they are
-    /// contact points only.
+    /// remembered beside the data.
     pub seeds: BTreeSet<SocketAddr>,
     /// The token space is cut into `2^slot_bits` slots. Between 4 and 16; fixed at genesis.
     pub slot_bits: u8,
@@ -65,7 +65,7 @@ pub struct Config {
     pub block_cache_bytes: u64,
     /// Bytes of writes kept in memory before they go to a sorted file.
     pub memtable_bytes: u64,
-    /// Bytes of hints kept for each node that is away; beyond them the oldest go.
+    /// Bytes of hints kept for all nodes that are away together; beyond them the oldest go.
     pub hints_bytes_max: u64,
     /// Threads that run the node; by default one for each core.
     pub worker_threads: usize,

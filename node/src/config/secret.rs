@@ -42,7 +42,7 @@ pub enum SecretError {
 
 impl Config {
     /// The cluster's secret from `secret_file`; none when the nodes are to draw it together.
-    /// It is needed once, when the cluster is created.
+    /// It is needed at every start: the cluster's id follows from it.
     ///
     /// # Errors
     /// [`SecretError`], which never contains the secret.

@@ -18,7 +18,7 @@ mod write_gather;
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_ring::ConsistencyLevel;
+use starling_ring::{ConsistencyLevel, NodeIndex};
 use starling_storage::context_token::TokenKey;
 use starling_storage::replica::Replica;
 use starling_storage::values::{Context, OperationId};
@@ -142,6 +142,12 @@ impl Coordinator {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Whether `node` is this node, or one to which there is a connection at this moment.
+    #[must_use]
+    pub fn is_linked(&self, node: NodeIndex) -> bool {
+        self.links.to(node).is_none_or(|link| link.is_connected())
     }
 
     /// Requests and their bytes in flight.

@@ -19,9 +19,6 @@ use super::message::{Kind, ReplicaError};
 use crate::outbound::{Outbound, Refused};
 use crate::time::now;
 
-/// A peer with more than this queued towards it is treated as if it were down: its writes become
-/// hints, its reads go elsewhere.
-pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Without a byte from the peer for this long, reads in flight are sent elsewhere too.
 pub const SILENCE: Duration = Duration::from_millis(200);
 /// A write not answered after this long is hinted as well.
@@ -239,9 +236,11 @@ impl Link {
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
+    /// With more than `queue_bytes_max` queued the peer is treated as if it were down: its writes
+    /// become hints, its reads go elsewhere.
+    pub(super) fn new(queue_bytes_max: usize) -> Self {
         Self {
-            outbound: Outbound::new(QUEUE_BYTES_MAX),
+            outbound: Outbound::new(queue_bytes_max),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
         }

@@ -21,8 +21,6 @@ use crate::membership::{LinkEvent, LivenessTable};
 use crate::net::{Network, Stream};
 use crate::time::now;
 
-/// A connect not complete after this long is given up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pauses between attempts double from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
@@ -48,6 +46,10 @@ pub struct LinkContext {
     pub liveness: Arc<LivenessTable>,
     /// Where connections and their ends are reported.
     pub events: mpsc::Sender<LinkEvent>,
+    /// A connect not complete after this long is given up.
+    pub connect_timeout: Duration,
+    /// Bytes that may be queued for one peer.
+    pub queue_bytes_max: usize,
     /// Ends the tasks.
     pub stop: CancellationToken,
 }
@@ -141,7 +143,7 @@ async fn report(context: &LinkContext, event: LinkEvent) {
 
 async fn connect(link: &Link, context: &LinkContext) -> Result<(Stream, BytesMut), HandshakeError> {
     let dial = context.network.connect(link.member.address);
-    let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, dial)
+    let mut stream = tokio::time::timeout(context.connect_timeout, dial)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut received = BytesMut::new();
@@ -159,7 +161,7 @@ async fn connect(link: &Link, context: &LinkContext) -> Result<(Stream, BytesMut
 /// Carries requests and answers until the stream ends. Returns why it ended.
 async fn carry(link: &Link, context: &LinkContext, stream: Stream, received: BytesMut) -> String {
     let Stream { mut reader, mut writer } = stream;
-    let connection = Arc::new(Connection::new());
+    let connection = Arc::new(Connection::new(context.queue_bytes_max));
     link.connected(connection.clone());
     let reason = tokio::select! {
         () = context.stop.cancelled() => "the node is stopping".to_owned(),

@@ -19,6 +19,7 @@ use crate::internode::Links;
 use crate::internode::link::Request;
 use crate::internode::message::{Kind, WIRE_VERSION};
 use crate::local::Local;
+use crate::seams::Fatal;
 use crate::time::now;
 
 const TICK_EVERY: Duration = Duration::from_millis(100);
@@ -92,6 +93,7 @@ pub struct Driver {
     answers: mpsc::Sender<Answered>,
     inbox: mpsc::Receiver<Answered>,
     clock: Arc<dyn WallClock>,
+    fatal: Fatal,
 }
 
 impl Driver {
@@ -103,6 +105,7 @@ impl Driver {
         liveness: Arc<LivenessTable>,
         rng: StdRng,
         clock: Arc<dyn WallClock>,
+        fatal: Fatal,
     ) -> Self {
         let members: Vec<HostId> =
             local.ring.members().iter().map(|member| member.host_id).collect();
@@ -134,6 +137,7 @@ impl Driver {
             answers,
             inbox,
             clock,
+            fatal,
         }
     }
 
@@ -269,7 +273,7 @@ impl Driver {
                 }
                 gossip::Effect::Fatal(reason) => {
                     error!(%reason, "this node must not go on");
-                    starling_storage::commit::abort_process(&reason.to_string());
+                    (self.fatal)(&reason.to_string());
                 }
             }
         }

@@ -29,7 +29,7 @@ pub(super) fn topology(serving: &Serving) -> TopologyView {
         internode_address: member.address,
         datacenter: member.datacenter.clone(),
         rack: member.rack.clone(),
-        status: status_of(serving.liveness.of(node)),
+        status: status_of(serving, node),
     });
     let keyspaces = epoch.keyspaces.iter().map(|keyspace| {
         let lww = keyspace.buckets.iter().filter(|(_, mode)| **mode == BucketMode::Lww);
@@ -64,7 +64,7 @@ pub fn status(serving: &Serving) -> StatusView {
             address: member.client_address,
             datacenter: member.datacenter.clone(),
             rack: member.rack.clone(),
-            status: status_of(liveness),
+            status: status_of(serving, node),
             owns: owns(serving, node),
             down_for_ms: down_for.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
         }
@@ -97,10 +97,11 @@ fn owns(serving: &Serving, node: NodeIndex) -> f64 {
     shares.fold(0.0, f64::max)
 }
 
-fn status_of(liveness: Liveness) -> Status {
-    match liveness {
-        Liveness::Up => Status::Up,
-        Liveness::Suspect => Status::Suspect,
+/// A node believed to be up to which there is no connection at this moment is in doubt too.
+fn status_of(serving: &Serving, node: NodeIndex) -> Status {
+    match serving.liveness.of(node) {
+        Liveness::Up if serving.coordinator.is_linked(node) => Status::Up,
+        Liveness::Up | Liveness::Suspect => Status::Suspect,
         Liveness::UnreachableFromMe => Status::Unreachable,
         Liveness::Down => Status::Down,
     }
