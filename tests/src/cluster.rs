@@ -21,7 +21,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use starling_client::Client;
+use starling_client::{Client, Status};
 use starling_node::overview::{Digest, Overview};
 use starling_node::time::now;
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ use crate::process::Node;
 /// How long a node may take to serve, on a machine that also runs other tests.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Describes a cluster. Defaults: three nodes, and the keyspace `demo` with three replicas, or as many
 /// as there are nodes.
@@ -220,17 +220,14 @@ impl Cluster {
         }
     }
 
-    /// Waits until every running node believes that `up` nodes are up.
+    /// Waits until every running node is sure that `up` nodes are up, and connected to them.
     ///
     /// # Panics
     /// If one does not within `within`.
     pub async fn wait_until_up(&mut self, up: usize, within: Duration) {
         let running = self.running();
         for number in running {
-            let count = |overview: &Overview| {
-                overview.nodes.iter().filter(|node| node.is_up()).count() == up
-            };
-            self.wait_until(number, within, count).await;
+            self.wait_until(number, within, |overview| sees_up(overview, up)).await;
         }
     }
 
@@ -262,6 +259,12 @@ impl Cluster {
         let running = numbered.filter_map(|(node, number)| node.is_running().then_some(number));
         running.collect()
     }
+}
+
+/// Whether the node whose view it is reaches exactly `up` nodes, itself among them, and doubts none.
+pub(crate) fn sees_up(overview: &Overview, up: usize) -> bool {
+    let count = |status| overview.nodes.iter().filter(|node| node.status == status).count();
+    count(Status::Up) == up && count(Status::Suspect) == 0
 }
 
 impl Drop for Cluster {

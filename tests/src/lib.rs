@@ -2,6 +2,10 @@
 //!
 //! - [`cluster`]: a cluster of child processes on loopback addresses of its own
 //! - [`process`]: one of its nodes: started, killed, stopped, paused, asked
+//! - [`session`], [`trio`]: requests to a node that the test chooses
+//! - [`in_process`], [`machine`]: a cluster of whole nodes inside the test's process
+//! - [`memory_network`], [`faults`], [`stepped_clock`]: what those nodes take for the world
+//! - [`dots`]: what was minted, told from contexts and stores
 //! - [`address`], [`binary`], [`admin`]: where it listens, what is run, how it is asked
 //! - [`bench`](mod@bench): the figures of `make bench`
 //!
@@ -12,7 +16,20 @@ pub mod admin;
 pub mod bench;
 pub mod binary;
 pub mod cluster;
+pub mod dots;
+pub mod faults;
+pub mod in_process;
+pub mod machine;
+pub mod memory_network;
 pub mod process;
+pub mod session;
+pub mod stepped_clock;
+pub mod trio;
 
 pub use cluster::{Cluster, ClusterBuilder};
+pub use in_process::InProcess;
+pub use machine::{Disk, Machine};
+pub use memory_network::MemoryNetwork;
 pub use process::Node;
+pub use session::Session;
+pub use trio::Trio;
