@@ -6,12 +6,13 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ARGS ?=
 
-.PHONY: help demo test bench lint build fmt needs
+.PHONY: help demo test bench sim lint build fmt needs
 
 help:
 	@echo 'make demo    three nodes on this machine, a load, a kill -9, and the proof that nothing was lost'
 	@echo 'make test    every test'
 	@echo 'make bench   the cluster beside raw RocksDB, in one table'
+	@echo 'make sim     simulated clusters under faults: SEEDS=300 of them, SEED=7 the same one again'
 	@echo 'make lint    formatting, clippy and rustdoc, warnings denied'
 	@echo 'make build   the binaries, in $(TARGET_DIR)/debug'
 	@echo 'make fmt     formats the sources'
@@ -25,6 +26,10 @@ test: build
 
 bench: build
 	$(TARGET_DIR)/debug/starling-bench $(ARGS)
+
+# SEEDS says how many fresh seeds; SEED repeats one.
+sim: build
+	$(TARGET_DIR)/debug/starling-sim $(ARGS)
 
 lint:
 	@.ci/needs lint

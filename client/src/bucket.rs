@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use starling_protocol::{ContextToken, Level, PutMode, Request, Response, TokenTextError};
 use starling_ring::ConsistencyLevel;
-use uuid::Uuid;
 
 use crate::client::Shared;
 use crate::error::Error;
@@ -220,7 +219,7 @@ impl<'a> Put<'a> {
     /// [`Error`]; [`Error::is_unknown`] says whether it may have happened.
     pub async fn send(self) -> Result<CausalContext, Error> {
         let level = wire_level(self.level);
-        let operation = *Uuid::new_v4().as_bytes();
+        let operation = self.bucket.shared.seams.operation_id();
         let request = |bucket| Request::Put {
             bucket,
             key: self.key.clone(),
@@ -268,7 +267,7 @@ impl<'a> Delete<'a> {
     /// [`Error`]; [`Error::is_unknown`] says whether it may have happened.
     pub async fn send(self) -> Result<CausalContext, Error> {
         let level = wire_level(self.level);
-        let operation = *Uuid::new_v4().as_bytes();
+        let operation = self.bucket.shared.seams.operation_id();
         let request = |bucket| Request::Delete {
             bucket,
             key: self.key.clone(),

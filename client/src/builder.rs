@@ -1,5 +1,6 @@
 //! How a client is configured.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -9,30 +10,37 @@ use starling_ring::ConsistencyLevel;
 use crate::client::{Client, Shared};
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::socket::{Network, TcpNetwork};
+use crate::seams::{Seams, System};
 
 /// Collects what a client needs; see [`Client::builder`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientBuilder {
     contact_points: Vec<String>,
-    network: Arc<dyn Network>,
     consistency: ConsistencyLevel,
     connect_timeout: Duration,
     attempt_timeout: Duration,
     read_timeout: Duration,
     write_timeout: Duration,
+    seams: Arc<dyn Seams>,
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ClientBuilder");
+        shown.field("contact_points", &self.contact_points).finish_non_exhaustive()
+    }
 }
 
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             contact_points: Vec::new(),
-            network: Arc::new(TcpNetwork),
             consistency: ConsistencyLevel::Quorum,
             connect_timeout: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(5),
+            seams: Arc::new(System),
         }
     }
 }
@@ -43,13 +51,6 @@ impl ClientBuilder {
     #[must_use]
     pub fn contact_point(mut self, address: impl Into<String>) -> Self {
         self.contact_points.push(address.into());
-        self
-    }
-
-    /// How nodes are reached. Default: the network of the operating system.
-    #[must_use]
-    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
-        self.network = network;
         self
     }
 
@@ -88,13 +89,21 @@ impl ClientBuilder {
         self
     }
 
+    /// The outside world, for simulations. Default: the operating system.
+    #[must_use]
+    pub fn seams(mut self, seams: Arc<dyn Seams>) -> Self {
+        self.seams = seams;
+        self
+    }
+
     /// Asks a contact point for the ring.
     ///
     /// # Errors
     /// [`Error::Unreachable`] with every contact point and why, or [`Error::NoContactPoint`].
     pub async fn build(self) -> Result<Client, Error> {
         let cluster =
-            Cluster::discover(self.network, &self.contact_points, self.connect_timeout).await?;
+            Cluster::discover(&self.contact_points, self.connect_timeout, self.seams.clone())
+                .await?;
         Ok(Client::start(Shared {
             cluster,
             consistency: self.consistency,
@@ -104,6 +113,7 @@ impl ClientBuilder {
             retried: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            seams: self.seams,
         }))
     }
 }

@@ -13,6 +13,7 @@ use crate::builder::ClientBuilder;
 use crate::cluster::Cluster;
 use crate::connection::now;
 use crate::error::Error;
+use crate::seams::Seams;
 
 /// How often the ring and the nodes' states are asked for again.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) retried: AtomicU64,
     pub(crate) repeated: AtomicU64,
     pub(crate) unknown: AtomicU64,
+    pub(crate) seams: Arc<dyn Seams>,
 }
 
 /// What a client has counted since it was built.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::connection::{CallError, Connection, Held, now};
 use crate::error::Error;
-use crate::socket::{self, Network};
+use crate::seams::Seams;
 
 /// A node that could not be reached is left alone for so long, doubling up to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -28,10 +28,10 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// One node.
 pub(crate) struct NodeHandle {
     pub(crate) address: SocketAddr,
-    network: Arc<dyn Network>,
     connection: ArcSwapOption<Held>,
     dialling: tokio::sync::Mutex<Backoff>,
     buckets: Mutex<BTreeMap<String, u32>>,
+    seams: Arc<dyn Seams>,
 }
 
 #[derive(Default)]
@@ -50,18 +50,18 @@ pub(crate) struct Known {
 /// See the module.
 pub(crate) struct Cluster {
     pub(crate) known: ArcSwap<Known>,
-    network: Arc<dyn Network>,
     connect_timeout: Duration,
+    seams: Arc<dyn Seams>,
 }
 
 impl NodeHandle {
-    fn new(address: SocketAddr, network: Arc<dyn Network>) -> Arc<Self> {
+    fn new(address: SocketAddr, seams: Arc<dyn Seams>) -> Arc<Self> {
         Arc::new(Self {
             address,
-            network,
             connection: ArcSwapOption::empty(),
             dialling: tokio::sync::Mutex::default(),
             buckets: Mutex::default(),
+            seams,
         })
     }
 
@@ -109,7 +109,7 @@ impl NodeHandle {
     }
 
     async fn dial(&self) -> Result<Arc<Held>, String> {
-        let socket = self.network.connect(self.address).await;
+        let socket = self.seams.connect(self.address).await;
         let (reader, writer) = socket.map_err(|error| error.to_string())?;
         let connection = Connection::start(reader, writer);
         let client = format!("starling-client {}", env!("CARGO_PKG_VERSION"));
@@ -164,16 +164,16 @@ impl From<CallError> for OpenError {
 impl Cluster {
     /// Asks the contact points in turn until one tells the ring.
     pub(crate) async fn discover(
-        network: Arc<dyn Network>,
         contact_points: &[String],
         connect_timeout: Duration,
+        seams: Arc<dyn Seams>,
     ) -> Result<Self, Error> {
         if contact_points.is_empty() {
             return Err(Error::NoContactPoint);
         }
         let mut tried = Vec::new();
         for name in contact_points {
-            let addresses = match socket::resolve(name).await {
+            let addresses = match seams.resolve(name).await {
                 Ok(addresses) => addresses,
                 Err(error) => {
                     tried.push(format!("{name}: {error}"));
@@ -181,11 +181,12 @@ impl Cluster {
                 }
             };
             for address in addresses {
-                let node = NodeHandle::new(address, network.clone());
+                let node = NodeHandle::new(address, seams.clone());
                 match fetch(&node, connect_timeout).await {
                     Ok(view) => {
-                        let known = ArcSwap::from_pointee(Known::new(view, &[node], &network)?);
-                        return Ok(Self { known, network, connect_timeout });
+                        let known = Known::new(view, &[node], &seams)?;
+                        let known = ArcSwap::from_pointee(known);
+                        return Ok(Self { known, connect_timeout, seams });
                     }
                     Err(reason) => tried.push(format!("{name}: {reason}")),
                 }
@@ -202,7 +203,7 @@ impl Cluster {
         for node in nodes {
             if let Ok(view) = fetch(node, self.connect_timeout).await {
                 if view != known.view
-                    && let Ok(fresh) = Known::new(view, &known.nodes, &self.network)
+                    && let Ok(fresh) = Known::new(view, &known.nodes, &self.seams)
                 {
                     self.known.store(Arc::new(fresh));
                 }
@@ -231,13 +232,12 @@ impl Known {
     fn new(
         view: TopologyView,
         before: &[Arc<NodeHandle>],
-        network: &Arc<dyn Network>,
+        seams: &Arc<dyn Seams>,
     ) -> Result<Self, Error> {
         let nodes = view.members.iter().map(|member| {
             let known = before.iter().find(|node| node.address == member.client_address);
-            known
-                .cloned()
-                .unwrap_or_else(|| NodeHandle::new(member.client_address, network.clone()))
+            let fresh = || NodeHandle::new(member.client_address, seams.clone());
+            known.cloned().unwrap_or_else(fresh)
         });
         Ok(Self { nodes: nodes.collect(), ring: Arc::new(ring(&view)?), view })
     }

@@ -15,11 +15,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::socket::{Reader, Writer};
+use crate::seams::{Reader, Writer};
 
 /// A node silent for this long with requests in flight is left: within 200 ms, as it takes a sweep to
 /// notice.
 pub(crate) const SILENCE: Duration = Duration::from_millis(175);
+/// A node silent for this long may be at the other end of nothing: the connection is made anew.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_millis(25);
 /// Bytes that may wait to be sent.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
@@ -108,6 +110,7 @@ impl Connection {
         let carried = connection.clone();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = carried.write(writer) => {}
                 () = carried.read(reader) => {}
                 () = carried.sweep() => {}
@@ -258,7 +261,7 @@ impl Connection {
     async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.is_dead(now()) {
             ticks.tick().await;
             // The writer may be stuck on a node that reads nothing, and hear of nothing.
             if self.is_closed() {
@@ -273,6 +276,11 @@ impl Connection {
                 self.push(&Request::Topology, &[], now() + PROBE_FOR, None);
             }
         }
+    }
+
+    fn is_dead(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        state.silent && now.saturating_duration_since(state.heard_at) >= DEAD_AFTER
     }
 
     /// The calls that end now, and whether a silent node needs a probe.

@@ -28,7 +28,7 @@
 //! - [`Bucket`] with [`Get`], [`Put`] and [`Delete`]: requests
 //! - [`Value`], [`CausalContext`]: answers
 //! - [`Error`]: what went wrong, and whether a write may have happened all the same
-//! - [`Network`]: how nodes are reached, for tests that bring their own
+//! - [`seams`]: sockets, names and randomness, for tests that bring their own
 //! - [`load`]: the load generator, for programs that measure or verify a cluster
 //!
 //! # Retries
@@ -47,12 +47,11 @@ mod connection;
 mod error;
 pub mod load;
 mod request;
-mod socket;
+pub mod seams;
 
 pub use bucket::{Bucket, CausalContext, Delete, Get, Put, Value};
 pub use builder::ClientBuilder;
 pub use client::{Client, Stats};
 pub use error::Error;
-pub use socket::{Connecting, Network, Reader, Writer};
 pub use starling_protocol::{DownReplica, NodeStatus, Status, StatusView, TopologyView, WireError};
 pub use starling_ring::ConsistencyLevel;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use starling_protocol::Frame;
 use starling_ring::HostId;
+use starling_storage::planted::{Bug, Planted};
 use starling_storage::replica::Replica;
 use starling_storage::{Hint, OwedHint};
 use tokio::sync::oneshot;
@@ -42,6 +43,8 @@ pub struct Handoff {
     pub blocking: Blocking,
     /// At most so many bytes a second to each peer.
     pub bytes_per_second: u64,
+    /// What a test wants to be wrong.
+    pub planted: Planted,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -88,7 +91,10 @@ impl Handoff {
                 return Ok(handed);
             }
             let results = self.send(link, &owed).await;
-            let taken = results.iter().take_while(|result| is_settled(result)).count();
+            let taken = results
+                .iter()
+                .take_while(|result| is_settled(result) || self.planted.is(Bug::ForgetHintEarly));
+            let taken = taken.count();
             for (hint, result) in owed.iter().zip(&results).take(taken) {
                 note(target, hint, result);
             }

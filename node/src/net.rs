@@ -50,6 +50,13 @@ pub trait Network: Send + Sync + 'static {
     /// # Errors
     /// Whatever binding answers, `AddrInUse` first of all.
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+    /// Binds the admin port; nothing where there is nobody to administer.
+    ///
+    /// # Errors
+    /// Whatever binding answers.
+    fn listen_admin(&self, _at: SocketAddr) -> BoxFuture<'_, io::Result<Option<AdminListener>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// A bound address.
@@ -75,6 +82,10 @@ impl Network for TcpNetwork {
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move { Ok(Box::new(TcpListener::bind(at).await?) as Box<dyn Listener>) })
     }
+
+    fn listen_admin(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Option<AdminListener>>> {
+        Box::pin(async move { TcpListener::bind(at).await.map(Some) })
+    }
 }
 
 impl Listener for TcpListener {
@@ -88,12 +99,4 @@ impl Listener for TcpListener {
     fn local_address(&self) -> io::Result<SocketAddr> {
         self.local_addr()
     }
-}
-
-/// Binds the admin port.
-///
-/// # Errors
-/// Whatever binding answers.
-pub async fn bind_admin(at: SocketAddr) -> io::Result<AdminListener> {
-    TcpListener::bind(at).await
 }

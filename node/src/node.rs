@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::RngExt;
+use rand::rngs::StdRng;
 use starling_ring::{Candidate, HostId, Ring};
 use starling_storage::replica::OpenError;
 use starling_storage::{
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::blocking::Blocking;
 use crate::config::{self, Config};
 use crate::coordinator::{self, Coordinator};
 use crate::data::{self, DataError};
@@ -162,8 +164,19 @@ impl Node {
             data_dir: matches!(seams.data, Data::Disk).then(|| config.data_dir.clone()),
             addresses: config.listen,
         };
-        node.tasks.spawn(crate::admin::serve(ports.admin, node.overview(), stop_peers.clone()));
+        if let Some(admin) = ports.admin {
+            node.tasks.spawn(crate::admin::serve(admin, node.overview(), stop_peers.clone()));
+        }
         let joining = Joining { config, seams, opened, genesis, serving, tasks, stop: stop_peers };
+        if matches!(joining.seams.blocking, Blocking::Inline) {
+            let (replica, random) = (node.replica.clone(), joining.seams.random(4));
+            let every_max = joining.seams.sync_every_max;
+            node.tasks.spawn(
+                node.stop_peers
+                    .clone()
+                    .run_until_cancelled_owned(drive_syncs(replica, random, every_max)),
+            );
+        }
         let stop = node.stop_peers.clone();
         node.tasks.spawn(async move {
             let outcome = match stop.run_until_cancelled(joining.run(record)).await {
@@ -235,6 +248,14 @@ impl Node {
     }
 }
 
+/// What the commit thread does in the real world, where there are no threads.
+async fn drive_syncs(replica: Arc<Replica>, mut random: StdRng, every_max: Duration) {
+    loop {
+        tokio::time::sleep(every_max.mul_f64(random.random_range(0.1..=1.0))).await;
+        replica.commit().sync_now();
+    }
+}
+
 async fn drain(serving: &Serving) {
     let until = now() + DRAIN_WITHIN;
     while serving.coordinator.in_flight().requests() > 0 {
@@ -260,12 +281,17 @@ async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> 
     let opened = seams.blocking.run(move || -> Result<OpenedNode, StartError> {
         let (store, files) = data::open(&config, &world)?;
         let random = Box::new(world.random(1));
-        let identity = Arc::new(Identity::open_or_create(files.clone(), &world.boot_id, random)?);
+        let identity = Arc::new(Identity::open_or_create(
+            files.clone(),
+            &world.boot_id,
+            random,
+            world.planted,
+        )?);
         let durability = match config.durability {
             config::Durability::Group
                 if matches!(world.blocking, crate::blocking::Blocking::Inline) =>
             {
-                Durability::Inline
+                Durability::Driven
             }
             config::Durability::Group => Durability::Group,
             config::Durability::Periodic { interval } => {
@@ -282,6 +308,7 @@ async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> 
             hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
             observe_sync: crate::metrics::observe_sync,
             fatal: Box::new(move |reason| (world.fatal)(reason)),
+            planted: world.planted,
         })?;
         for change in &replica.report().actor_changes {
             warn!(reason = %change, "this node writes under a new actor");
@@ -295,7 +322,7 @@ async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> 
 struct Ports {
     native: Box<dyn crate::net::Listener>,
     internode: Box<dyn crate::net::Listener>,
-    admin: crate::net::AdminListener,
+    admin: Option<crate::net::AdminListener>,
 }
 
 async fn bind(config: &Config, seams: &Seams) -> Result<Ports, StartError> {
@@ -308,7 +335,7 @@ async fn bind(config: &Config, seams: &Seams) -> Result<Ports, StartError> {
         internode.map_err(failed(at.internode, "other nodes", "listen.internode_port"))?;
     let native = network.listen(at.native).await;
     let native = native.map_err(failed(at.native, "clients", "listen.native_port"))?;
-    let admin = crate::net::bind_admin(at.admin).await;
+    let admin = network.listen_admin(at.admin).await;
     let admin = admin.map_err(failed(at.admin, "administration", "listen.admin"))?;
     Ok(Ports { native, internode, admin })
 }
@@ -404,6 +431,7 @@ impl Joining {
             connect_timeout: self.config.timeouts.connect,
             queue_bytes_max: usize::try_from(self.config.limits.link_bytes_max)
                 .unwrap_or(usize::MAX),
+            planted: self.seams.planted,
             stop: self.stop.clone(),
         };
         let links = Links::start(&context, &self.tasks);
@@ -425,6 +453,7 @@ impl Joining {
             blocking: self.seams.blocking.clone(),
             limits,
             in_flight: InFlight::new(in_flight_bytes),
+            planted: self.seams.planted,
         }));
         let wall_clock = self.seams.wall_clock.clone();
         let rng = self.seams.random(3);
@@ -445,6 +474,7 @@ impl Joining {
             liveness: liveness.clone(),
             blocking: self.seams.blocking.clone(),
             bytes_per_second: HANDOFF_BYTES_PER_SECOND,
+            planted: self.seams.planted,
             stop: self.stop.clone(),
         };
         handoff.start(&links, &self.tasks);

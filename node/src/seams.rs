@@ -2,9 +2,11 @@
 //! the store with its records. A test or a simulator brings its own; the node's code is the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::{StdRng, SysRng};
 use rand::{Rng, RngExt, SeedableRng, TryRng};
+use starling_storage::planted::Planted;
 use starling_storage::{Files, MemoryFiles, MemoryStore, Store, SystemClock, WallClock};
 
 use crate::blocking::Blocking;
@@ -22,12 +24,16 @@ pub struct Seams {
     pub seed: [u8; 32],
     /// Where blocking work runs.
     pub blocking: Blocking,
+    /// Where no thread may sync the log: a task does, at most so long after the last time.
+    pub sync_every_max: Duration,
     /// Where data is kept.
     pub data: Data,
     /// Names the machine's boot: an unclean stop with another one means that memory was lost.
     pub boot_id: String,
     /// Ends the process, or the one node of a test, for the given reason; the node must not go on.
     pub fatal: Fatal,
+    /// What a test wants to be wrong.
+    pub planted: Planted,
 }
 
 /// See [`Seams::fatal`].
@@ -55,9 +61,11 @@ impl Seams {
             wall_clock: Arc::new(SystemClock),
             seed,
             blocking: Blocking::pool(config.blocking_threads),
+            sync_every_max: Duration::ZERO,
             data: Data::Disk,
             boot_id: starling_storage::identity::machine_boot_id()?,
             fatal: Arc::new(starling_storage::commit::abort_process),
+            planted: Planted::NONE,
         })
     }
 

@@ -15,6 +15,8 @@ use starling_ring::{
 
 const SLOT_BITS: u8 = 6;
 
+type Change = fn(&mut Epoch);
+
 fn founders(count: u8) -> Vec<Candidate> {
     (0..count).map(founder).collect()
 }
@@ -77,7 +79,7 @@ fn the_secret_comes_from_its_file_or_from_every_nonce() {
 #[test]
 fn every_field_changes_the_bytes() {
     let epoch = found(founders(3));
-    let changes: [(&str, fn(&mut Epoch)); 14] = [
+    let changes: [(&str, Change); 14] = [
         ("n", |epoch| epoch.n = 2),
         ("parent", |epoch| epoch.parent_hash.0[0] ^= 1),
         ("host", |epoch| epoch.members[0].host_id = founder(9).host_id),

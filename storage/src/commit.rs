@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::files::{DurableNumber, Files};
+use crate::planted::{Bug, Planted};
 use crate::store::Store;
 
 /// The name of the high-water mark's record.
@@ -45,8 +46,10 @@ pub enum Durability {
     Group,
     /// At once, with a sync every so many milliseconds: a power cut takes the last of them.
     Periodic(u64),
-    /// Group durability on the calling thread, for the simulator and tests.
+    /// Group durability on the calling thread, for tests.
     Inline,
+    /// Group durability without a thread: whoever owns the loop calls [`CommitLoop::sync_now`] again and again, for the simulator.
+    Driven,
 }
 
 struct Queue {
@@ -63,6 +66,7 @@ struct Shared {
     wake: Condvar,
     after_sync: Mutex<AfterSync>,
     fatal: Fatal,
+    planted: Planted,
 }
 
 /// The handle of the commit thread.
@@ -70,6 +74,7 @@ pub struct CommitLoop {
     shared: Arc<Shared>,
     durability: Durability,
     thread: Mutex<Option<JoinHandle<()>>>,
+    planted: Planted,
 }
 
 impl CommitLoop {
@@ -79,6 +84,7 @@ impl CommitLoop {
         durability: Durability,
         after_sync: AfterSync,
         fatal: Fatal,
+        planted: Planted,
     ) -> io::Result<CommitLoop> {
         let shared = Arc::new(Shared {
             store,
@@ -91,12 +97,13 @@ impl CommitLoop {
             wake: Condvar::new(),
             after_sync: Mutex::new(after_sync),
             fatal,
+            planted,
         });
-        let commit_loop = CommitLoop { shared, durability, thread: Mutex::new(None) };
+        let commit_loop = CommitLoop { shared, durability, thread: Mutex::new(None), planted };
         let shared = commit_loop.shared.clone();
         let builder = std::thread::Builder::new().name("commit".to_owned());
         *commit_loop.thread.lock() = match durability {
-            Durability::Inline => None,
+            Durability::Inline | Durability::Driven => None,
             Durability::Group => Some(builder.spawn(move || run_group(&shared))?),
             Durability::Periodic(interval_ms) => {
                 let interval = Duration::from_millis(interval_ms.max(1));
@@ -109,6 +116,9 @@ impl CommitLoop {
     /// Runs `callback` when every write that returned before this call is as durable as the mode promises; on the commit thread, on this one
     /// where there is none. After a failed sync the callback is dropped.
     pub fn on_durable(&self, callback: Callback) {
+        if self.planted.is(Bug::AcknowledgeBeforeSync) {
+            return callback();
+        }
         match self.durability {
             Durability::Inline => {
                 if self.shared.commit() {
@@ -120,7 +130,14 @@ impl CommitLoop {
                     callback();
                 }
             }
-            Durability::Group => self.enqueue(callback),
+            Durability::Group | Durability::Driven => self.enqueue(callback),
+        }
+    }
+
+    /// Syncs once for everything that waits, if anything does. Blocks.
+    pub fn sync_now(&self) {
+        if !self.shared.queue.lock().callbacks.is_empty() {
+            self.shared.commit();
         }
     }
 
@@ -182,7 +199,9 @@ impl Shared {
         drop(queue);
         let sequence = self.store.latest_sequence();
         let started = Instant::now();
-        if let Err(error) = self.store.sync() {
+        if let Err(error) = self.store.sync()
+            && !self.planted.is(Bug::IgnoreFailedSync)
+        {
             self.fail(&error.to_string());
             return false;
         }

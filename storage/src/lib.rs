@@ -12,6 +12,7 @@
 //! - [`commit`]: group durability, and the high-water mark that reveals lost writes.
 //! - [`hints`], [`buckets`]: what is owed to unreachable replicas; which table id means which bucket.
 //! - [`replica`]: the one place where a write is led or applied.
+//! - [`planted`]: bugs that tests plant, to see that they are found.
 //!
 //! Invariant of the crate: a replica's state for a key only ever grows in the join order, and a dot is minted at most once.
 //!
@@ -25,6 +26,7 @@ pub mod files;
 pub mod hints;
 pub mod identity;
 pub mod keys;
+pub mod planted;
 pub mod replica;
 pub mod store;
 pub mod values;

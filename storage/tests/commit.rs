@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use starling_storage::commit::{Fatal, Synced};
+use starling_storage::planted::Planted;
 use starling_storage::{
     Batch, CommitLoop, Durability, Family, HighWater, MemoryFiles, MemoryStore, Store,
 };
@@ -27,7 +28,8 @@ fn start(store: &Arc<MemoryStore>, durability: Durability) -> (CommitLoop, Recei
     let (report, fatal) = channel();
     let report: Fatal = Box::new(move |reason| report.send(reason.to_owned()).unwrap());
     let after_sync = Box::new(|_| Ok(()));
-    let commit = CommitLoop::start(store.clone(), durability, after_sync, report).unwrap();
+    let commit =
+        CommitLoop::start(store.clone(), durability, after_sync, report, Planted::NONE).unwrap();
     (commit, fatal)
 }
 
@@ -62,7 +64,9 @@ fn many_writers_share_syncs() {
         Ok(())
     });
     let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
-    let commit = CommitLoop::start(store.clone(), Durability::Group, after_sync, fatal).unwrap();
+    let commit =
+        CommitLoop::start(store.clone(), Durability::Group, after_sync, fatal, Planted::NONE)
+            .unwrap();
     let (acknowledge, acknowledged) = channel();
     for _ in 0..10_000 {
         write(&store);
@@ -113,7 +117,8 @@ fn periodic_durability_acknowledges_at_once_and_syncs_in_time() {
         Box::new(move |sync: Synced| synced.send(sync.sequence).map_err(std::io::Error::other));
     let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
     let commit =
-        CommitLoop::start(store.clone(), Durability::Periodic(1), after_sync, fatal).unwrap();
+        CommitLoop::start(store.clone(), Durability::Periodic(1), after_sync, fatal, Planted::NONE)
+            .unwrap();
     write(&store);
     let (acknowledge, acknowledged) = channel();
     commit.on_durable(Box::new(move || acknowledge.send(()).unwrap()));

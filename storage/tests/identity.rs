@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use starling_storage::identity::IDENTITY_FILE;
+use starling_storage::planted::Planted;
 use starling_storage::{
     ActorChange, BucketError, BucketRegistry, DiskFiles, Files, Identity, IdentityError,
     MemoryStore, Store,
@@ -73,7 +74,7 @@ fn a_damaged_identity_is_refused() {
     record[30] ^= 1;
     files.replace(IDENTITY_FILE, &record).unwrap();
     let random = Box::new(StdRng::seed_from_u64(2));
-    let opened = Identity::open_or_create(files, "boot-1", random);
+    let opened = Identity::open_or_create(files, "boot-1", random, Planted::NONE);
     let error = opened.map(drop).unwrap_err();
     assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
 }

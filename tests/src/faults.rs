@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
+use starling_client::seams;
 use starling_node::net::{BoxFuture, Listener, Network, Stream};
 use tokio::sync::watch;
 
@@ -230,8 +231,11 @@ impl Network for FaultyNetwork {
     }
 }
 
-impl starling_client::Network for FaultyNetwork {
-    fn connect(&self, to: SocketAddr) -> starling_client::Connecting<'_> {
+impl seams::Seams for FaultyNetwork {
+    fn connect(
+        &self,
+        to: SocketAddr,
+    ) -> seams::BoxFuture<'_, io::Result<(seams::Reader, seams::Writer)>> {
         Box::pin(async move {
             let stream = Network::connect(self, to).await?;
             Ok((stream.reader, stream.writer))

@@ -109,7 +109,7 @@ impl InProcess {
 
     /// A client yet to be configured that knows every machine.
     pub fn client_builder(&self) -> ClientBuilder {
-        let builder = Client::builder().network(Arc::new(self.client_network()));
+        let builder = Client::builder().seams(Arc::new(self.client_network()));
         let native = |machine: &Machine| machine.config().listen.native.to_string();
         self.machines.iter().map(native).fold(builder, ClientBuilder::contact_point)
     }

@@ -5,6 +5,7 @@
 //! - [`session`], [`trio`]: requests to a node that the test chooses
 //! - [`in_process`], [`machine`]: a cluster of whole nodes inside the test's process
 //! - [`memory_network`], [`faults`], [`stepped_clock`]: what those nodes take for the world
+//! - [`sim`]: whole clusters under faults, in simulated time, each run from one seed
 //! - [`dots`]: what was minted, told from contexts and stores
 //! - [`address`], [`binary`], [`admin`]: where it listens, what is run, how it is asked
 //! - [`bench`](mod@bench): the figures of `make bench`
@@ -23,6 +24,7 @@ pub mod machine;
 pub mod memory_network;
 pub mod process;
 pub mod session;
+pub mod sim;
 pub mod stepped_clock;
 pub mod trio;
 

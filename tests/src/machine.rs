@@ -4,7 +4,6 @@
 //! nothing of it is left: not a task, not a socket, not the lock of its store.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use starling_node::net::Network;
 use starling_node::overview::{Digest, Overview};
 use starling_node::time::now;
 use starling_node::{Config, Data, Node, Seams};
+use starling_storage::planted::Planted;
 use starling_storage::{MemoryFiles, MemoryStore, RocksOptions, RocksStore, Store};
 use tokio::runtime::{self, Runtime};
 use tokio::time::{sleep, timeout};
@@ -172,7 +172,7 @@ impl Machine {
     /// Ends the node in the middle of whatever it does, as kill -9 would: what it has written stays.
     pub async fn crash(&mut self) {
         let Running { node, runtime } = self.running.take().expect("the node runs");
-        self.faults.sever(IpAddr::from(self.config.listen.internode.ip()));
+        self.faults.sever(self.config.listen.internode.ip());
         drop(node);
         end(runtime).await;
         self.until_released().await;
@@ -276,7 +276,9 @@ impl Machine {
             wall_clock: self.clock.clone(),
             seed,
             blocking: Blocking::pool(BLOCKING_THREADS),
+            sync_every_max: Duration::ZERO,
             data: self.data.clone(),
+            planted: Planted::NONE,
             boot_id: format!("boot-{}", self.boots),
             fatal: Arc::new(move |reason| {
                 eprintln!("node {number} must not go on: {reason}");

@@ -103,7 +103,7 @@ async fn the_minority_refuses(cluster: &mut InProcess) {
 async fn client_of(cluster: &mut InProcess, number: u8) -> Client {
     let network = cluster.client_network().only(cluster.host(number));
     let address = cluster.node(number).config().listen.native.to_string();
-    let builder = Client::builder().network(Arc::new(network)).contact_point(address);
+    let builder = Client::builder().seams(Arc::new(network)).contact_point(address);
     builder.build().await.expect("the node answers")
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use starling_ring::{ConsistencyLevel, NodeIndex};
 use starling_storage::context_token::TokenKey;
+use starling_storage::planted::Planted;
 use starling_storage::replica::Replica;
 use starling_storage::values::{Context, OperationId};
 use tokio::time::Instant;
@@ -63,6 +64,7 @@ pub struct Coordinator {
     limits: Limits,
     in_flight: InFlight,
     hedging: HedgeBudget,
+    planted: Planted,
 }
 
 /// A value to store, or its deletion.
@@ -117,6 +119,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What may be in flight at once.
     pub in_flight: InFlight,
+    /// What a test wants to be wrong.
+    pub planted: Planted,
 }
 
 impl Coordinator {
@@ -135,6 +139,7 @@ impl Coordinator {
             limits: parts.limits,
             in_flight: parts.in_flight,
             hedging: HedgeBudget::default(),
+            planted: parts.planted,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use starling_ring::Operation;
+use starling_storage::planted::Bug;
 use starling_storage::values::{self, Causal, Context};
 use starling_storage::{Lookup, ReadError, Tier};
 use tokio::time::Instant;
@@ -61,7 +62,8 @@ impl Coordinator {
             None => None,
         };
         let answers = self.ask(&plan, Ask::OneState, request.deadline).await?;
-        let state = match agreed(&answers) {
+        let blind = self.planted.is(Bug::DigestsAlwaysAgree);
+        let state = match agreed(&answers, blind) {
             Some(state) => decode(state)?,
             None => {
                 crate::metrics::observe_digest_mismatch();
@@ -71,7 +73,9 @@ impl Coordinator {
         };
         self.hedging.observe(now().saturating_duration_since(began));
         match floor {
-            Some(floor) if !floor.is_subset(state.context()) => {
+            Some(floor)
+                if !floor.is_subset(state.context()) && !self.planted.is(Bug::IgnoreFloor) =>
+            {
                 self.raise_to_floor(&plan, &floor, request.deadline).await
             }
             _ => Ok(state),
@@ -232,6 +236,9 @@ impl Coordinator {
             Answer::Digest(_) => None,
         });
         let mint = oldest.min().unwrap_or(0);
+        if self.planted.is(Bug::ReadDoesNotJoin) {
+            return decode(states().next().map(Bytes::copy_from_slice));
+        }
         let joined = Bytes::from(values::merge(None, states()));
         if states().next().is_none() {
             return Ok(Causal::default());
@@ -257,7 +264,8 @@ impl Coordinator {
     ) -> Result<(), RequestError> {
         crate::metrics::observe_read_repair();
         let nobody_down = vec![false; holds.len()];
-        let (gather, decision) = WriteGather::new(plan.tracker.clone(), &nobody_down, None);
+        let (gather, decision) =
+            WriteGather::new(plan.tracker.clone(), &nobody_down, None, self.planted);
         let mutation = link::Request {
             kind: Kind::Mutate,
             flags: 0,
@@ -277,6 +285,9 @@ impl Coordinator {
             } else {
                 gather.record(index, false);
             }
+        }
+        if self.planted.is(Bug::AnswerBeforeRepair) {
+            return Ok(());
         }
         match tokio::time::timeout_at(deadline, decision).await {
             Ok(Ok(Verdict::Met)) => Ok(()),
@@ -307,13 +318,13 @@ impl Coordinator {
 
 /// The state, if every answer has its digest: `Some(None)` where all have nothing.
 #[expect(clippy::option_option, reason = "agreement on absence is agreement")]
-fn agreed(answers: &[Option<Answer>]) -> Option<Option<Bytes>> {
+fn agreed(answers: &[Option<Answer>], blind: bool) -> Option<Option<Bytes>> {
     let mut answers = answers.iter().flatten();
     let first = answers.next()?;
     let digest = first.digest();
     let mut state = None;
     for answer in std::iter::once(first).chain(answers) {
-        if answer.digest() != digest {
+        if answer.digest() != digest && !blind {
             return None;
         }
         if let Answer::State(found, _) = answer {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starling_ring::{ConsistencyLevel, HostId, Operation};
+use starling_storage::planted::Bug;
 use starling_storage::values::Context;
 use starling_storage::{Hint, Put, PutError, PutRequest, StoreError};
 
@@ -56,6 +57,9 @@ impl Coordinator {
     /// a token, what a quorum shows now.
     async fn context_of(&self, request: &WriteRequest) -> Result<Context, RequestError> {
         let looks_first = request.overwrite || request.value.is_none();
+        if request.overwrite && self.planted.is(Bug::OverwriteBlindly) {
+            return Ok(Context::default());
+        }
         match &request.context {
             Some(token) if !request.overwrite => self.unseal(&request.bucket, &request.key, token),
             None if !looks_first => Ok(Context::default()),
@@ -119,7 +123,8 @@ impl Coordinator {
                 operand: put.delta.clone(),
             },
         };
-        let (gather, decision) = WriteGather::new(plan.tracker.clone(), down, Some(hint));
+        let (gather, decision) =
+            WriteGather::new(plan.tracker.clone(), down, Some(hint), self.planted);
         let durable = gather.clone();
         self.replica.commit().on_durable(Box::new(move || durable.record(me, true)));
         let budget = request.deadline.saturating_duration_since(now()).max(ANSWER_BUDGET_MIN);
@@ -139,6 +144,10 @@ impl Coordinator {
         }
         match tokio::time::timeout_at(request.deadline, decision).await {
             Ok(Ok(Verdict::Met)) => Ok(()),
+            Err(_) if self.planted.is(Bug::DeadlineCountsAsAck) => Ok(()),
+            _ if self.planted.is(Bug::UnknownIsNotDone) => {
+                Err(self.unavailable(plan, gather.tally()))
+            }
             Ok(_) => Err(RequestError::WriteFailed { tally: gather.tally() }),
             Err(_) => Err(RequestError::Timeout { tally: gather.tally(), write: true }),
         }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use starling_protocol::Frame;
 use starling_ring::HostId;
 use starling_storage::Hint;
+use starling_storage::planted::{Bug, Planted};
 use starling_storage::replica::Replica;
 use tokio::sync::oneshot;
 use tracing::error;
@@ -18,6 +19,7 @@ use crate::internode::{LinkError, ReplySink};
 pub(super) struct WriteGather {
     counting: Mutex<Counting>,
     hint: Option<HintFor>,
+    planted: Planted,
 }
 
 /// What it takes to leave a hint. A repair has none: the next read repairs again.
@@ -39,13 +41,14 @@ impl WriteGather {
         tracker: QuorumTracker,
         down: &[bool],
         hint: Option<HintFor>,
+        planted: Planted,
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
         let (decided, decision) = oneshot::channel();
         let mut counting = Counting { tracker, hinted: down.to_vec(), decided: Some(decided) };
         for (index, _) in down.iter().enumerate().filter(|(_, down)| **down) {
             counting.tracker.record(index, false);
         }
-        (Arc::new(Self { counting: Mutex::new(counting), hint }), decision)
+        (Arc::new(Self { counting: Mutex::new(counting), hint, planted }), decision)
     }
 
     /// Counts one replica, this node's own included.
@@ -66,6 +69,9 @@ impl WriteGather {
 
     fn leave_hint(&self, replica: usize) {
         let Some(hint) = &self.hint else { return };
+        if self.planted.is(Bug::NoHintForTheLate) {
+            return;
+        }
         if std::mem::replace(&mut self.counting.lock().hinted[replica], true) {
             return;
         }
@@ -82,7 +88,7 @@ impl ReplySink for WriteGather {
         if answer.is_err() {
             self.leave_hint(replica);
         }
-        self.record(replica, answer.is_ok());
+        self.record(replica, answer.is_ok() || self.planted.is(Bug::FailureCountsAsAck));
     }
 
     fn late(&self, replica: u8, late: Late) {

@@ -24,6 +24,14 @@ pub const SILENCE: Duration = Duration::from_millis(200);
 /// A write not answered after this long is hinted as well.
 pub const OVERDUE: Duration = Duration::from_secs(1);
 
+/// With a request unanswered for this long and no byte from the connection, it is asked for a sign of life.
+const PING_AFTER: Duration = Duration::from_secs(1);
+/// An unused connection is asked that seldom: a large cluster has many.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// With a request unanswered for this long and no byte from the connection, it leads nowhere: whatever
+/// the other direction says, and whether or not this end was told. It is made anew.
+const DEAD_AFTER: Duration = Duration::from_secs(5);
+
 /// Why a request has no answer from the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -124,6 +132,8 @@ pub(super) struct Connection {
     pub(super) outbound: Outbound,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
+    heard_at: Mutex<Instant>,
+    pinged: AtomicBool,
 }
 
 #[derive(Default)]
@@ -243,7 +253,33 @@ impl Connection {
             outbound: Outbound::new(queue_bytes_max),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
+            heard_at: Mutex::new(now()),
+            pinged: AtomicBool::new(false),
         }
+    }
+
+    /// Something arrived on this very connection.
+    pub(super) fn heard(&self) {
+        *self.heard_at.lock() = now();
+        self.pinged.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the connection leads nowhere; asks for a sign of life when that is in doubt.
+    pub(super) fn is_dead(&self) -> bool {
+        let now = now();
+        let silence = now.saturating_duration_since(*self.heard_at.lock());
+        let oldest = self.pending.lock().calls.first_key_value().map(|(_, call)| call.sent_at);
+        let unanswered = oldest.map(|sent_at| silence.min(now.saturating_duration_since(sent_at)));
+        if unanswered.is_some_and(|unanswered| unanswered >= DEAD_AFTER) {
+            return true;
+        }
+        let doubtful = unanswered.is_some_and(|unanswered| unanswered >= PING_AFTER);
+        if (doubtful || silence >= KEEP_ALIVE) && !self.pinged.swap(true, Ordering::Relaxed) {
+            let ping = Request::control(Kind::Ping, 2 * DEAD_AFTER, &[]);
+            let (unread, _answer) = Single::new();
+            self.send(&ping, Waiter::new(unread, 0));
+        }
+        false
     }
 
     fn send(&self, request: &Request<'_>, waiter: Waiter) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use starling_protocol::{FrameDecoder, FrameError};
 use starling_ring::NodeIndex;
+use starling_storage::planted::{Bug, Planted};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -50,6 +51,8 @@ pub struct LinkContext {
     pub connect_timeout: Duration,
     /// Bytes that may be queued for one peer.
     pub queue_bytes_max: usize,
+    /// What a test wants to be wrong.
+    pub planted: Planted,
     /// Ends the tasks.
     pub stop: CancellationToken,
 }
@@ -164,13 +167,14 @@ async fn carry(link: &Link, context: &LinkContext, stream: Stream, received: Byt
     let connection = Arc::new(Connection::new(context.queue_bytes_max));
     link.connected(connection.clone());
     let reason = tokio::select! {
+        biased;
         () = context.stop.cancelled() => "the node is stopping".to_owned(),
         ended = connection.outbound.write_to(&mut writer) => match ended {
             Ok(()) => "closed".to_owned(),
             Err(error) => error.to_string(),
         },
         ended = read_answers(link, context, &connection, &mut reader, received) => ended,
-        () = sweep(link, context, &connection) => "never ends".to_owned(),
+        () = sweep(link, context, &connection) => "no answer for too long".to_owned(),
     };
     link.disconnected();
     reason
@@ -199,16 +203,20 @@ async fn read_answers(
         received.reserve(READ_CHUNK);
         match reader.read_buf(&mut received).await {
             Ok(0) => return "closed by the peer".to_owned(),
-            Ok(_) => context.liveness.heard(link.peer),
+            Ok(_) => {
+                connection.heard();
+                context.liveness.heard(link.peer);
+            }
             Err(error) => return error.to_string(),
         }
     }
 }
 
+/// Looks after the requests in flight until the connection leads nowhere.
 async fn sweep(link: &Link, context: &LinkContext, connection: &Connection) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while !connection.is_dead() || context.planted.is(Bug::KeepDeadConnections) {
         ticks.tick().await;
         let silence = context.liveness.silence(link.peer);
         connection.sweep(now().checked_sub(silence).unwrap_or_else(now));

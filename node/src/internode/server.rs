@@ -145,6 +145,7 @@ async fn answer_all(
     let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
     let answerer = Answerer { peer, serving, outbound: outbound.clone(), named: Mutex::default() };
     let reason = tokio::select! {
+        biased;
         () = stop.cancelled() => "the node is stopping".to_owned(),
         reason = answerer.read(&mut reader, received) => reason,
         written = outbound.write_to(&mut writer) => match written {

@@ -152,6 +152,7 @@ impl Driver {
         self.introduce();
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => self.tick(),
                 Some(event) = links.recv() => self.link(event),
                 Some(event) = peers.recv() => self.peer(event),

@@ -54,6 +54,7 @@ pub(super) async fn run(stream: Stream, service: Arc<Service>, stop: Cancellatio
     let writing = outbound.write_to(&mut writer);
     tokio::pin!(writing);
     let end = tokio::select! {
+        biased;
         end = session.read(&mut reader) => end,
         written = &mut writing => match written {
             Ok(()) => End::Client,

@@ -21,6 +21,7 @@ use thiserror::Error;
 pub use record::{IdentityRecord, hex};
 
 use crate::files::Files;
+use crate::planted::{Bug, Planted};
 use crate::values::Actor;
 
 /// The name of the identity's record.
@@ -107,6 +108,7 @@ impl Identity {
         files: Arc<dyn Files>,
         boot_id: &str,
         mut random: Box<dyn Rng + Send>,
+        planted: Planted,
     ) -> Result<Identity, IdentityError> {
         let stored =
             files.read(IDENTITY_FILE).map_err(|source| io_error(files.as_ref(), source))?;
@@ -117,7 +119,8 @@ impl Identity {
             Some(bytes) => IdentityRecord::decode(&bytes)
                 .map_err(|reason| IdentityError::Damaged { path: files.place(), reason })?,
         };
-        if !was_fresh && !record.clean && record.boot_id != boot_id {
+        let forgetful = !was_fresh && !record.clean && record.boot_id != boot_id;
+        if forgetful && !planted.is(Bug::KeepActorAfterPowerLoss) {
             record.actor = random_actor(random.as_mut());
             change_at_open = Some(ActorChange::UncleanBoot);
         }

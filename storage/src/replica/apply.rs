@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{CHAIN_MAX, ReadError, Replica};
 use crate::identity::{ActorChange, IdentityError};
+use crate::planted::Bug;
 use crate::store::{Batch, Family, Lookup, StoreError, Tier};
 use crate::values::{self, Causal, DecodeError};
 
@@ -67,7 +68,8 @@ impl Replica {
                 Lookup::Found(bytes) => Causal::decode(bytes).unwrap_or_default(),
                 Lookup::Absent | Lookup::NotCached => Causal::default(),
             };
-            if !theirs.context().actor_is_covered_by(me, ours.context(), 0) {
+            let remembers = theirs.context().actor_is_covered_by(me, ours.context(), 0);
+            if !remembers && !self.planted.is(Bug::KeepForgetfulActor) {
                 self.identity.replace_actor(me, ActorChange::AmnesiaRevealed)?;
             }
         }
@@ -77,6 +79,9 @@ impl Replica {
     /// Reads one key's state, and shortens its chain of operands if the read had to join many.
     pub fn read(&self, key: &[u8], tier: Tier) -> Result<Lookup, ReadError> {
         let (lookup, chain) = self.store.get_with_chain(Family::Data, key, tier)?;
+        if lookup == Lookup::NotCached && self.planted.is(Bug::NotCachedIsAbsent) {
+            return Ok(Lookup::Absent);
+        }
         if chain > CHAIN_MAX {
             self.collapse(key, tier);
         }
@@ -90,7 +95,8 @@ impl Replica {
     ) -> Result<(), ApplyError> {
         let mut batch = Batch::with_capacity(writes.len());
         let mut bad = Vec::new();
-        for (index, (key, operand)) in writes.iter().enumerate() {
+        let forgotten = usize::from(self.planted.is(Bug::ApplyForgetsFirst) && writes.len() > 1);
+        for (index, (key, operand)) in writes[forgotten..].iter().enumerate() {
             match values::verify(operand) {
                 Ok(()) => batch.merge(Family::Data, key.clone(), operand.clone()),
                 Err(reason) => bad.push(BadOperand { index, reason }),

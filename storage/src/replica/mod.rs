@@ -26,6 +26,7 @@ use crate::commit::{CommitLoop, Durability, Fatal, HighWater, Synced};
 use crate::files::Files;
 use crate::hints::{HintError, HintLimits, Hints};
 use crate::identity::{ActorChange, Identity, IdentityError, IdentityRecord};
+use crate::planted::Planted;
 use crate::store::{Batch, Family, Lookup, Store, StoreError, Tier, Visitor};
 use stripes::Stripes;
 
@@ -79,6 +80,8 @@ pub struct ReplicaConfig {
     pub observe_sync: fn(Duration),
     /// Ends the node when a sync fails; [`crate::commit::abort_process`] outside of tests.
     pub fatal: Fatal,
+    /// What a test wants to be wrong.
+    pub planted: Planted,
 }
 
 /// What opening a replica found.
@@ -150,6 +153,7 @@ pub struct Replica {
     report: OpenReport,
     /// Held while the clock recovers from a jump.
     recovery: Mutex<()>,
+    planted: Planted,
 }
 
 impl Replica {
@@ -186,7 +190,13 @@ impl Replica {
             upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
             upkeep_clock.extend_while_minting().map_err(io::Error::other)
         });
-        let commit = CommitLoop::start(store.clone(), config.durability, after_sync, config.fatal)?;
+        let commit = CommitLoop::start(
+            store.clone(),
+            config.durability,
+            after_sync,
+            config.fatal,
+            config.planted,
+        )?;
         Ok(Replica {
             hints: Hints::load(store.clone(), config.hint_limits)?,
             buckets: BucketRegistry::load(store.clone())?,
@@ -199,6 +209,7 @@ impl Replica {
             limits: config.limits,
             report,
             recovery: Mutex::new(()),
+            planted: config.planted,
         })
     }
 

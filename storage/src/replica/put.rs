@@ -5,6 +5,7 @@
 //!
 //! Nothing here waits for other replicas or for a sync.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::slice;
@@ -17,6 +18,7 @@ use super::Replica;
 use crate::clock::{ClockError, SKEW_MAX_US};
 use crate::hints::{Hint, Reservation};
 use crate::identity::ActorChange;
+use crate::planted::Bug;
 use crate::store::{Batch, Family, Lookup, StoreError, Tier};
 use crate::values::{Actor, Causal, Context, DecodeError, OperationId, put_delta};
 
@@ -191,7 +193,8 @@ impl Replica {
         // After minting: a clock that started over did so after the new actor was visible.
         let me = self.vouching_actor(request, &state, mint, tier)?;
         let (operation, value) = (request.operation, request.value.clone());
-        let delta = put_delta(&state, &request.client, me, mint, operation, value, request.lww);
+        let client = self.replaced(request, &state);
+        let delta = put_delta(&state, &client, me, mint, operation, value, request.lww);
         let delta_bytes = delta.encode();
         let joined = state.join_encoded(&delta, &delta_bytes);
         self.check_size(joined.len())?;
@@ -201,11 +204,25 @@ impl Replica {
         Ok(put)
     }
 
+    /// What the put replaces: what its client has seen.
+    fn replaced<'a>(&self, request: &'a PutRequest, state: &'a Causal) -> Cow<'a, Context> {
+        let nothing = self.planted.is(Bug::PutIgnoresContext) && request.value.is_some()
+            || self.planted.is(Bug::DeleteIgnoresContext) && request.value.is_none();
+        if nothing {
+            return Cow::Owned(Context::default());
+        }
+        let seen =
+            if self.planted.is(Bug::PutReplacesUnseen) { state.context() } else { &request.client };
+        Cow::Borrowed(seen)
+    }
+
     fn add_to(&self, group: &mut Group, request: &PutRequest, put: &Put, joined: Bytes) {
         let (key, operand) = (request.key.clone(), put.delta.clone());
         group.batch.put(Family::Data, key.clone(), joined);
         let hint = Hint { table: request.table, mint: put.mint, key, operand };
-        let reservation = self.hints.push(&mut group.batch, &request.hints, &hint);
+        let none = self.planted.is(Bug::NoHintForTheDown);
+        let targets = if none { &[] } else { request.hints.as_slice() };
+        let reservation = self.hints.push(&mut group.batch, targets, &hint);
         group.hints.push(reservation);
     }
 
@@ -306,7 +323,9 @@ impl Replica {
     ) -> Result<Actor, PutError> {
         let me = self.identity.actor();
         let is_fresh = state.context().max_seq(me) < mint;
-        if is_fresh && request.client.actor_is_covered_by(me, state.context(), 0) {
+        let remembers = request.client.actor_is_covered_by(me, state.context(), 0)
+            || self.planted.is(Bug::KeepForgetfulActor);
+        if is_fresh && remembers {
             return Ok(me);
         }
         if tier == Tier::Cached {

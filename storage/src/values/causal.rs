@@ -6,7 +6,7 @@
 //! It limits neither the number of siblings nor their size: a join must never refuse, only a leader may.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -108,7 +108,7 @@ impl<V> Causal<V> {
         }
         let mut newest_first: Vec<_> = self.siblings.iter().collect();
         newest_first.sort_unstable_by_key(|(dot, _)| Reverse(dot.age_key()));
-        let mut shown = HashSet::new();
+        let mut shown = BTreeSet::new();
         newest_first
             .into_iter()
             .map(|(_, sibling)| sibling)

@@ -13,6 +13,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use starling_ring::HostId;
 use starling_storage::hints::HintLimits;
+use starling_storage::planted::Planted;
 use starling_storage::values::{Causal, Context, OperationId};
 use starling_storage::{
     Durability, Files, Identity, Lookup, ManualClock, MemoryFiles, MemoryStore, Put, PutError,
@@ -58,7 +59,9 @@ impl Machine {
 
 pub fn identity(files: Arc<dyn Files>, boot: u32, seed: u64) -> Arc<Identity> {
     let random = Box::new(StdRng::seed_from_u64(seed));
-    Arc::new(Identity::open_or_create(files, &format!("boot-{boot}"), random).unwrap())
+    Arc::new(
+        Identity::open_or_create(files, &format!("boot-{boot}"), random, Planted::NONE).unwrap(),
+    )
 }
 
 pub fn open(
@@ -79,6 +82,7 @@ pub fn open(
         hint_limits: HintLimits::default(),
         observe_sync: |_| {},
         fatal: Box::new(|reason| panic!("fatal: {reason}")),
+        planted: Planted::NONE,
     })
     .unwrap()
 }

@@ -252,7 +252,7 @@ impl Restarts {
     async fn client_of_node(&mut self) -> Client {
         let network = self.cluster.client_network().only(self.cluster.host(NODE));
         let address = self.cluster.node(NODE).config().listen.native.to_string();
-        let builder = Client::builder().network(Arc::new(network)).contact_point(address);
+        let builder = Client::builder().seams(Arc::new(network)).contact_point(address);
         let client = builder.write_timeout(2 * REFUSED_MAX).build().await;
         client.expect("a node that serves answers")
     }

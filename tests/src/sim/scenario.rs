@@ -1,0 +1,168 @@
+//! What a seed means: the size of the cluster, its limits, and every fault with its time.
+//!
+//! Everything random about a run comes from here or from generators seeded here, so that a seed says it all.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+
+/// The first fault comes after the cluster had time to form.
+const QUIET_FIRST: Duration = Duration::from_secs(8);
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Where all of it comes from.
+    pub seed: u64,
+    /// Machines with a node.
+    pub nodes: u8,
+    /// Replicas of each key.
+    pub replication_factor: u8,
+    /// Racks the nodes are spread over.
+    pub racks: u8,
+    /// The ring has two to this power of slots.
+    pub slot_bits: u8,
+    /// Bytes of hints a node keeps.
+    pub hints_bytes_max: u64,
+    /// Clients that read and write.
+    pub clients: u8,
+    /// Keys they share.
+    pub keys: u8,
+    /// The longest that a message travels.
+    pub latency_max: Duration,
+    /// The longest time between two syncs of a node's log.
+    pub sync_every_max: Duration,
+    /// Nothing goes wrong but the network, and hints have room: all replicas agree without a read.
+    pub network_only: bool,
+    /// When faults end and everything is healed.
+    pub heal_at: Duration,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<(Duration, Fault)>,
+}
+
+/// Something that goes wrong. Nodes are numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process is killed; what it wrote is with the operating system.
+    Kill(u8),
+    /// The power fails, and so many of the batches that were not synced survive.
+    PowerCut(u8, u8),
+    /// The power of every machine fails, and nothing that was not synced survives.
+    Blackout,
+    /// Every dead node is started again.
+    StartAll,
+    /// A dead node is started again.
+    Start(u8),
+    /// Nothing passes between two nodes, either way; what was on its way is lost.
+    Cut(u8, u8),
+    /// Nothing passes from the first to the second.
+    CutOneWay(u8, u8),
+    /// Nothing passes between a node and any other.
+    Isolate(u8),
+    /// Messages between two nodes wait until the network is healed.
+    Hold(u8, u8),
+    /// Nothing passes between a client and a node.
+    CutClient(u8, u8),
+    /// The network is whole again.
+    HealNetwork,
+    /// Messages travel up to so many milliseconds.
+    Latency(u16),
+    /// A clock steps by so many milliseconds.
+    ClockStep(u8, i32),
+    /// A clock runs wrong by so many parts in a million.
+    ClockDrift(u8, i32),
+    /// The store is not in memory (or is again).
+    Cold(u8, bool),
+    /// The store refuses writes that cannot wait (or takes them again).
+    Stalled(u8, bool),
+    /// The next sync of the log fails.
+    SyncFails(u8),
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(seed: u64) -> Scenario {
+        let mut random = StdRng::seed_from_u64(seed);
+        let nodes = *[3, 3, 3, 4, 5, 5, 7].choose(&mut random).expect("not empty");
+        let replication_factor = if random.random_ratio(1, 8) && nodes >= 5 { 5 } else { 3 };
+        let sync_every_max = *[2, 10, 100, 500].choose(&mut random).expect("some");
+        let network_only = random.random_ratio(1, 4);
+        let hints_bytes_max = *[4 << 10, 64 << 10, 64 << 20].choose(&mut random).expect("some");
+        let heal_at = QUIET_FIRST + Duration::from_secs(random.random_range(20..60));
+        let mut scenario = Scenario {
+            seed,
+            nodes,
+            replication_factor,
+            racks: *[1, 2, 3, nodes].choose(&mut random).expect("not empty"),
+            slot_bits: random.random_range(4..=8),
+            hints_bytes_max: if network_only { 64 << 20 } else { hints_bytes_max },
+            clients: random.random_range(2..=5),
+            keys: random.random_range(1..=8),
+            latency_max: Duration::from_millis(*[2, 10, 50].choose(&mut random).expect("some")),
+            sync_every_max: Duration::from_millis(sync_every_max),
+            network_only,
+            heal_at,
+            faults: Vec::new(),
+        };
+        scenario.draw_faults(&mut random);
+        scenario
+    }
+
+    fn draw_faults(&mut self, random: &mut StdRng) {
+        let calm = random.random_range(1..=4_u64);
+        let mut at = QUIET_FIRST;
+        loop {
+            at += Duration::from_millis(random.random_range(100..=2_000 * calm));
+            if at >= self.heal_at {
+                break;
+            }
+            self.draw_fault(at, random);
+        }
+        self.faults.retain(|(at, _)| *at < self.heal_at);
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    fn draw_fault(&mut self, at: Duration, random: &mut StdRng) {
+        let node = random.random_range(1..=self.nodes);
+        let other = (node + random.random_range(1..self.nodes) - 1) % self.nodes + 1;
+        let over = at + Duration::from_millis(random.random_range(50..=12_000));
+        let kinds = if self.network_only { 9..20 } else { 0..29 };
+        let (fault, end) = match random.random_range(kinds) {
+            0..=5 => (Fault::Kill(node), Fault::Start(node)),
+            6..=8 => (Fault::PowerCut(node, random.random_range(0..8)), Fault::Start(node)),
+            9..=10 => (Fault::Cut(node, other), Fault::HealNetwork),
+            11..=12 => (Fault::CutOneWay(node, other), Fault::HealNetwork),
+            13..=14 => (Fault::Isolate(node), Fault::HealNetwork),
+            15..=16 => (Fault::Hold(node, other), Fault::HealNetwork),
+            17..=18 => {
+                let client = random.random_range(1..=self.clients);
+                (Fault::CutClient(client, node), Fault::HealNetwork)
+            }
+            19 => (Fault::Latency(random.random_range(1..=800)), Fault::HealNetwork),
+            20..=21 => {
+                let by = *[-3_600_000, -1_000, -200, 100, 300, 1_000, 3_600_000]
+                    .choose(random)
+                    .expect("not empty");
+                (Fault::ClockStep(node, by), Fault::ClockStep(node, -by))
+            }
+            22 => {
+                let ppm = random.random_range(-100_000..=100_000);
+                (Fault::ClockDrift(node, ppm), Fault::ClockDrift(node, 0))
+            }
+            23 => (Fault::Cold(node, true), Fault::Cold(node, false)),
+            24 => (Fault::Stalled(node, true), Fault::Stalled(node, false)),
+            25..=26 => (Fault::Blackout, Fault::StartAll),
+            // Disks fail, and then the power: what they did not sync is lost.
+            27 => {
+                self.faults.push((at, Fault::SyncFails(other)));
+                self.faults.push((over, Fault::Blackout));
+                (Fault::SyncFails(node), Fault::StartAll)
+            }
+            _ => (Fault::SyncFails(node), Fault::Start(node)),
+        };
+        self.faults.push((at, fault));
+        self.faults.push((over, end));
+    }
+}

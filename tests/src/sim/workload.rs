@@ -1,0 +1,239 @@
+//! What simulated clients do: read, put, delete and overwrite a few hot keys, with fresh, stale and no contexts, each
+//! on a client library of its own, and write down what came of it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use starling_client::{Bucket, CausalContext, Client, ConsistencyLevel, Error};
+use starling_ring::Ring;
+use tokio::time::sleep;
+
+use super::history::{Covers, Level, Operation, Outcome, Value, What, Write};
+use super::machine::KEYSPACE;
+use super::network::SimClient;
+use super::scenario::Scenario;
+
+/// Contexts of a key that a client remembers, so that some are stale.
+const REMEMBERED: usize = 6;
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// What all clients of a run share.
+#[derive(Debug, Default)]
+pub struct Record {
+    operations: Mutex<Vec<Operation>>,
+    values: AtomicU64,
+}
+
+impl Record {
+    fn next_value(&self) -> Value {
+        self.values.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn add(&self, operation: Operation) {
+        tracing::info!("{operation}");
+        self.operations.lock().push(operation);
+    }
+
+    /// Everything done so far.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.operations.lock().clone()
+    }
+}
+
+/// One client at work.
+pub struct Worker {
+    number: u8,
+    client: Client,
+    bucket: Bucket,
+    random: StdRng,
+    record: Arc<Record>,
+    remembered: Vec<Vec<(CausalContext, BTreeSet<Value>)>>,
+}
+
+impl Worker {
+    /// Connects to some node, however long that takes.
+    pub async fn connect(
+        number: u8,
+        scenario: &Scenario,
+        mut nodes: Vec<SocketAddr>,
+        record: Arc<Record>,
+    ) -> Worker {
+        let mut random = StdRng::seed_from_u64(scenario.seed ^ (u64::from(number) << 32));
+        let seams = Arc::new(SimClient::new(u64::from(number)));
+        loop {
+            nodes.shuffle(&mut random);
+            let mut builder = Client::builder().seams(seams.clone());
+            for node in &nodes {
+                builder = builder.contact_point(node.to_string());
+            }
+            if let Ok(client) = builder.build().await
+                && let Ok(bucket) = client.bucket(&format!("{KEYSPACE}.registers")).await
+            {
+                let remembered = vec![Vec::new(); usize::from(scenario.keys)];
+                return Worker { number, client, bucket, random, record, remembered };
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Works until `until`.
+    pub async fn work(&mut self, until: Duration, think_max: Duration) {
+        while elapsed() < until {
+            self.operate().await;
+            let think = self.random.random_range(0..=think_max.as_millis() as u64);
+            sleep(Duration::from_millis(think)).await;
+        }
+    }
+
+    /// The ring as the client knows it.
+    pub fn ring(&self) -> Arc<Ring> {
+        self.client.ring()
+    }
+
+    async fn operate(&mut self) {
+        let key = self.random.random_range(0..self.remembered.len());
+        let level = *[Level::One, Level::Quorum, Level::Quorum, Level::Quorum, Level::All]
+            .choose(&mut self.random)
+            .expect("not empty");
+        match self.random.random_range(0..10) {
+            0..=2 => {
+                self.read(key, level).await;
+            }
+            3 => self.read_not_below(key, level).await,
+            4..=7 => self.put(key, level).await,
+            8 => self.delete(key, level).await,
+            _ => self.overwrite(key, level).await,
+        }
+    }
+
+    /// Reads a key; what was read, or nothing if it failed.
+    pub async fn read(&mut self, key: usize, level: Level) -> Option<BTreeSet<Value>> {
+        let begin = elapsed();
+        let read = self.bucket.get(name(key)).consistency(consistency(level)).send().await;
+        let values = read.as_ref().ok().map(|read| read.siblings.iter().map(value).collect());
+        if let (Ok(read), Some(values)) = (read, &values) {
+            self.remember(key, read.context, BTreeSet::clone(values));
+        }
+        self.done(key, level, begin, What::Read { values: values.clone(), floor: BTreeSet::new() });
+        values
+    }
+
+    /// Reads a key not below what this client last saw of it.
+    async fn read_not_below(&mut self, key: usize, level: Level) {
+        let Some((floor, seen)) = self.remembered[key].last().cloned() else { return };
+        let begin = elapsed();
+        let get = self.bucket.get(name(key)).floor(&floor).consistency(consistency(level));
+        let values = get.send().await.ok();
+        let values = values.map(|read| read.siblings.iter().map(value).collect());
+        self.done(key, level, begin, What::Read { values, floor: seen });
+    }
+
+    async fn put(&mut self, key: usize, level: Level) {
+        let value = self.record.next_value();
+        let context = self.some_context(key);
+        let (begin, retried) = (elapsed(), self.client.stats().retried);
+        let mut put = self.bucket.put(name(key), Bytes::copy_from_slice(&value.to_le_bytes()));
+        if let Some((context, _)) = &context {
+            put = put.context(context);
+        }
+        let put = put.consistency(consistency(level)).send().await;
+        let mut covers = context.map(|(_, covers)| covers).unwrap_or_default();
+        let write = self.write(Some(value), Covers::These(covers.clone()), retried, put.as_ref());
+        if let Ok(context) = put {
+            covers.insert(value);
+            self.remember(key, context, covers);
+        }
+        self.done(key, level, begin, What::Write(write));
+    }
+
+    async fn delete(&mut self, key: usize, level: Level) {
+        let context = self.some_context(key);
+        let (begin, retried) = (elapsed(), self.client.stats().retried);
+        let mut delete = self.bucket.delete(name(key));
+        if let Some((context, _)) = &context {
+            delete = delete.context(context);
+        }
+        let deleted = delete.consistency(consistency(level)).send().await;
+        let covers = context.map_or(Covers::Whatever, |(_, covers)| Covers::These(covers));
+        let write = self.write(None, covers, retried, deleted.as_ref());
+        self.done(key, level, begin, What::Write(write));
+    }
+
+    async fn overwrite(&mut self, key: usize, level: Level) {
+        let value = self.record.next_value();
+        let (begin, retried) = (elapsed(), self.client.stats().retried);
+        let put = self.bucket.overwrite(name(key), Bytes::copy_from_slice(&value.to_le_bytes()));
+        let put = put.consistency(consistency(level)).send().await;
+        let write = self.write(Some(value), Covers::Whatever, retried, put.as_ref());
+        self.done(key, level, begin, What::Write(write));
+    }
+
+    /// The newest context of a key, a stale one, or none.
+    fn some_context(&mut self, key: usize) -> Option<(CausalContext, BTreeSet<Value>)> {
+        match self.random.random_range(0..10) {
+            0..=5 => self.remembered[key].last().cloned(),
+            6..=7 => self.remembered[key].choose(&mut self.random).cloned(),
+            _ => None,
+        }
+    }
+
+    fn remember(&mut self, key: usize, context: CausalContext, covers: BTreeSet<Value>) {
+        let remembered = &mut self.remembered[key];
+        remembered.push((context, covers));
+        if remembered.len() > REMEMBERED {
+            remembered.remove(0);
+        }
+    }
+
+    fn write(
+        &self,
+        value: Option<Value>,
+        covers: Covers,
+        retried_before: u64,
+        result: Result<&CausalContext, &Error>,
+    ) -> Write {
+        let outcome = match result {
+            Ok(_) => Outcome::Acked,
+            Err(error) if error.is_unknown() => Outcome::Unknown,
+            Err(error) => Outcome::NotDone(error.to_string()),
+        };
+        Write { value, covers, outcome, repeated: self.client.stats().retried > retried_before }
+    }
+
+    fn done(&self, key: usize, level: Level, begin: Duration, what: What) {
+        let key = u8::try_from(key).expect("a run has few keys");
+        let operation = Operation { client: self.number, key, begin, end: elapsed(), level, what };
+        self.record.add(operation);
+    }
+}
+
+/// Simulated time since the run began.
+pub fn elapsed() -> Duration {
+    turmoil::sim_elapsed().expect("only simulated clients work")
+}
+
+/// The name of key number `key`.
+pub fn name(key: usize) -> String {
+    format!("key-{key}")
+}
+
+fn consistency(level: Level) -> ConsistencyLevel {
+    match level {
+        Level::One => ConsistencyLevel::One,
+        Level::Quorum => ConsistencyLevel::Quorum,
+        Level::All => ConsistencyLevel::All,
+    }
+}
+
+/// What a stored value says, 0 (which nobody puts) if it says nothing.
+fn value(stored: &Bytes) -> Value {
+    stored.as_ref().try_into().map_or(0, u64::from_le_bytes)
+}
