@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_protocol::{ContextToken, Level, PutMode, Request, Response, TokenTextError};
+use starling_protocol::{ContextToken, Level, Request, Response, TokenTextError};
 use starling_ring::ConsistencyLevel;
+use tokio::time::Instant;
 
 use crate::client::Shared;
+use crate::connection::now;
 use crate::error::Error;
 use crate::request::Job;
 
@@ -87,17 +89,17 @@ impl Bucket {
             value: value.into(),
             level: self.shared.consistency,
             context: None,
-            mode: PutMode::Plain,
+            looks_first: false,
             timeout: self.shared.write_timeout,
         }
     }
 
-    /// Stores a value in place of whatever a quorum shows at that moment.
+    /// Stores a value in place of whatever a quorum shows first.
     pub fn overwrite(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Put<'_> {
-        Put { mode: PutMode::Overwrite, ..self.put(key, value) }
+        Put { looks_first: true, ..self.put(key, value) }
     }
 
-    /// Deletes a key: what its context covers, or without one what a quorum shows.
+    /// Deletes a key: what its context covers, or without one what a quorum shows first.
     pub fn delete(&self, key: impl Into<Bytes>) -> Delete<'_> {
         Delete {
             bucket: self,
@@ -106,6 +108,26 @@ impl Bucket {
             context: None,
             timeout: self.shared.write_timeout,
         }
+    }
+
+    /// What a quorum as near as the write's level shows. All attempts of the write then replace the
+    /// same: one that arrives late removes nothing that was written in the meantime.
+    async fn look(
+        &self,
+        key: &Bytes,
+        level: ConsistencyLevel,
+        floor: Option<ContextToken>,
+        deadline: Instant,
+    ) -> Result<ContextToken, Error> {
+        let level = match level {
+            ConsistencyLevel::LocalOne | ConsistencyLevel::LocalQuorum => {
+                ConsistencyLevel::LocalQuorum
+            }
+            _ => ConsistencyLevel::Quorum,
+        };
+        let timeout = deadline.saturating_duration_since(now());
+        let get = Get { bucket: self, key: key.clone(), level, floor, timeout };
+        Ok(get.send().await?.context.0)
     }
 
     fn keyspace(&self) -> &str {
@@ -190,7 +212,7 @@ pub struct Put<'a> {
     value: Bytes,
     level: ConsistencyLevel,
     context: Option<ContextToken>,
-    mode: PutMode,
+    looks_first: bool,
     timeout: Duration,
 }
 
@@ -219,16 +241,22 @@ impl<'a> Put<'a> {
     /// [`Error`]; [`Error::is_unknown`] says whether it may have happened.
     pub async fn send(self) -> Result<CausalContext, Error> {
         let level = wire_level(self.level);
+        let deadline = now() + self.timeout;
+        let context = if self.looks_first {
+            Some(self.bucket.look(&self.key, self.level, self.context, deadline).await?)
+        } else {
+            self.context
+        };
         let operation = self.bucket.shared.seams.operation_id();
         let request = |bucket| Request::Put {
             bucket,
             key: self.key.clone(),
             level,
-            context: self.context.clone(),
+            context: context.clone(),
             operation,
-            mode: self.mode,
         };
-        written(self.bucket.run(&self.key, &self.value, true, self.timeout, &request).await?)
+        let timeout = deadline.saturating_duration_since(now());
+        written(self.bucket.run(&self.key, &self.value, true, timeout, &request).await?)
     }
 }
 
@@ -267,15 +295,21 @@ impl<'a> Delete<'a> {
     /// [`Error`]; [`Error::is_unknown`] says whether it may have happened.
     pub async fn send(self) -> Result<CausalContext, Error> {
         let level = wire_level(self.level);
+        let deadline = now() + self.timeout;
+        let context = match self.context {
+            Some(context) => context,
+            None => self.bucket.look(&self.key, self.level, None, deadline).await?,
+        };
         let operation = self.bucket.shared.seams.operation_id();
         let request = |bucket| Request::Delete {
             bucket,
             key: self.key.clone(),
             level,
-            context: self.context.clone(),
+            context: context.clone(),
             operation,
         };
-        written(self.bucket.run(&self.key, &[], true, self.timeout, &request).await?)
+        let timeout = deadline.saturating_duration_since(now());
+        written(self.bucket.run(&self.key, &[], true, timeout, &request).await?)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: what it is told
 //! - [`seams`], [`net`], [`time`], [`blocking`]: the outside world, so that tests can bring their own
-//! - [`node`], [`data`], [`local`]: start and stop, what it opens, what it knows of itself
+//! - [`node`], [`opening`], [`data`], [`local`]: start and stop, what it opens, what it knows of itself
 //! - [`native`]: clients' connections
 //! - [`coordinator`]: reads and writes across replicas
 //! - [`internode`], [`outbound`]: connections between nodes
@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod native;
 pub mod net;
 pub mod node;
+pub mod opening;
 pub mod outbound;
 pub mod overload;
 pub mod overview;
@@ -31,5 +32,6 @@ pub mod seams;
 pub mod time;
 
 pub use config::Config;
-pub use node::{Node, StartError};
+pub use node::Node;
+pub use opening::StartError;
 pub use seams::{Data, Seams};

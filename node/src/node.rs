@@ -10,12 +10,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use starling_ring::{Candidate, HostId, Ring};
-use starling_storage::replica::OpenError;
-use starling_storage::{
-    Durability, Files, HintLimits, Identity, IdentityError, Replica, ReplicaConfig, ReplicaLimits,
-    StopError,
-};
+use starling_ring::{HostId, Ring};
+use starling_storage::{Replica, StopError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,16 +20,14 @@ use tracing::{error, info, warn};
 use crate::blocking::Blocking;
 use crate::config::{self, Config};
 use crate::coordinator::{self, Coordinator};
-use crate::data::{self, DataError};
 use crate::handoff::Handoff;
 use crate::internode::links::LinkContext;
 use crate::internode::server::Answering;
 use crate::internode::{self, Links};
 use crate::local::Local;
-use crate::membership::{
-    ClusterRecord, Driver, Genesis, GenesisFailure, LivenessTable, PeerEvent, RecordError,
-};
+use crate::membership::{ClusterRecord, Driver, Genesis, GenesisFailure, LivenessTable, PeerEvent};
 use crate::native::{self, Service, Serving};
+use crate::opening::{OpenedNode, StartError, bind, candidate, check_unchanged, open};
 use crate::overload::InFlight;
 use crate::seams::{Data, Seams};
 use crate::time::now;
@@ -42,55 +36,6 @@ use crate::time::now;
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// Events that may wait for the membership driver.
 const EVENTS_MAX: usize = 4_096;
-
-/// Why a node did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The identity in the data directory cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The replica could not be opened.
-    #[error(transparent)]
-    Replica(#[from] OpenError),
-    /// A port cannot be bound.
-    #[error(
-        "cannot listen on {address} ({purpose}): {source}; stop the process that has the port, or set {key} to another address"
-    )]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What it is for.
-        purpose: &'static str,
-        /// The configuration key.
-        key: &'static str,
-        /// The operating system's words.
-        source: std::io::Error,
-    },
-    /// The cluster's record cannot be used.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The cluster could not be founded or found.
-    #[error(transparent)]
-    Genesis(#[from] GenesisFailure),
-    /// The configuration differs from what the cluster was founded with.
-    #[error(
-        "{what} differs from what this cluster was founded with, and cannot change: restore it in the configuration, or set data_dir to another directory"
-    )]
-    Changed {
-        /// What differs.
-        what: &'static str,
-    },
-    /// The secret file cannot be used.
-    #[error(transparent)]
-    Secret(#[from] config::SecretError),
-    /// The operating system refused something else.
-    #[error("the operating system refused: {0}")]
-    System(#[from] std::io::Error),
-}
 
 /// A running node.
 pub struct Node {
@@ -268,102 +213,6 @@ async fn drain(serving: &Serving) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-struct OpenedNode {
-    replica: Arc<Replica>,
-    identity: Arc<Identity>,
-    files: Arc<dyn Files>,
-}
-
-async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> {
-    let (config, world) = (config.clone(), seams.clone());
-    let opened = seams.blocking.run(move || -> Result<OpenedNode, StartError> {
-        let (store, files) = data::open(&config, &world)?;
-        let random = Box::new(world.random(1));
-        let identity = Arc::new(Identity::open_or_create(
-            files.clone(),
-            &world.boot_id,
-            random,
-            world.planted,
-        )?);
-        let durability = match config.durability {
-            config::Durability::Group
-                if matches!(world.blocking, crate::blocking::Blocking::Inline) =>
-            {
-                Durability::Driven
-            }
-            config::Durability::Group => Durability::Group,
-            config::Durability::Periodic { interval } => {
-                Durability::Periodic(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX))
-            }
-        };
-        let replica = Replica::open(ReplicaConfig {
-            store,
-            files: files.clone(),
-            identity: identity.clone(),
-            wall: world.wall_clock.clone(),
-            durability,
-            limits: ReplicaLimits::default(),
-            hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
-            observe_sync: crate::metrics::observe_sync,
-            fatal: Box::new(move |reason| (world.fatal)(reason)),
-            planted: world.planted,
-        })?;
-        for change in &replica.report().actor_changes {
-            warn!(reason = %change, "this node writes under a new actor");
-            crate::metrics::observe_actor_change(*change);
-        }
-        Ok(OpenedNode { replica: Arc::new(replica), identity, files })
-    });
-    opened.await
-}
-
-struct Ports {
-    native: Box<dyn crate::net::Listener>,
-    internode: Box<dyn crate::net::Listener>,
-    admin: Option<crate::net::AdminListener>,
-}
-
-async fn bind(config: &Config, seams: &Seams) -> Result<Ports, StartError> {
-    let at = config.listen;
-    let failed =
-        |address, purpose, key| move |source| StartError::Listen { address, purpose, key, source };
-    let network = &seams.network;
-    let internode = network.listen(at.internode).await;
-    let internode =
-        internode.map_err(failed(at.internode, "other nodes", "listen.internode_port"))?;
-    let native = network.listen(at.native).await;
-    let native = native.map_err(failed(at.native, "clients", "listen.native_port"))?;
-    let admin = network.listen_admin(at.admin).await;
-    let admin = admin.map_err(failed(at.admin, "administration", "listen.admin"))?;
-    Ok(Ports { native, internode, admin })
-}
-
-fn candidate(config: &Config, identity: &Identity) -> Candidate {
-    Candidate {
-        host_id: identity.host_id(),
-        address: config.listen.internode,
-        client_address: config.listen.native,
-        datacenter: config.datacenter.clone(),
-        rack: config.rack.clone(),
-        nonce: identity.record().nonce,
-        config_hash: config.cluster_hash(),
-    }
-}
-
-fn check_unchanged(config: &Config, record: &ClusterRecord) -> Result<(), StartError> {
-    if config.slot_bits != record.slot_bits {
-        return Err(StartError::Changed { what: "slot_bits" });
-    }
-    if config.keyspaces != record.keyspaces {
-        return Err(StartError::Changed { what: "the list of keyspaces" });
-    }
-    // The founders' hashes are equal, and cover the name beside what was compared above.
-    if record.candidates.iter().any(|founder| founder.config_hash != config.cluster_hash()) {
-        return Err(StartError::Changed { what: "cluster_name" });
-    }
-    Ok(())
 }
 
 /// The part of the start that waits for other nodes.

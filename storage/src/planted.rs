@@ -12,8 +12,6 @@ pub enum Bug {
     IgnoreFailedSync,
     /// The actor is kept although the machine lost its memory.
     KeepActorAfterPowerLoss,
-    /// The actor is kept although a client shows dots of it that this replica has forgotten.
-    KeepForgetfulActor,
     /// A put replaces everything, whatever its context has seen.
     PutReplacesUnseen,
     /// A put replaces nothing.
@@ -46,8 +44,6 @@ pub enum Bug {
     ReadDoesNotJoin,
     /// A read does not look at its floor.
     IgnoreFloor,
-    /// An overwrite does not look at what is there.
-    OverwriteBlindly,
     /// A connection that leads nowhere is kept.
     KeepDeadConnections,
     /// A replica says that it has nothing when its state is not in memory.
@@ -56,11 +52,10 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AcknowledgeBeforeSync,
         Bug::IgnoreFailedSync,
         Bug::KeepActorAfterPowerLoss,
-        Bug::KeepForgetfulActor,
         Bug::PutReplacesUnseen,
         Bug::PutIgnoresContext,
         Bug::DeleteIgnoresContext,
@@ -77,7 +72,6 @@ impl Bug {
         Bug::AnswerBeforeRepair,
         Bug::ReadDoesNotJoin,
         Bug::IgnoreFloor,
-        Bug::OverwriteBlindly,
         Bug::KeepDeadConnections,
         Bug::NotCachedIsAbsent,
     ];

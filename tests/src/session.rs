@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use starling_client::{CausalContext, Value};
 use starling_protocol::{
-    ContextToken, Frame, FrameDecoder, Level, PutMode, Request, Response, WIRE_VERSION, WireError,
+    ContextToken, Frame, FrameDecoder, Level, Request, Response, WIRE_VERSION, WireError,
     decode_header, encode_parts, kind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,7 +103,6 @@ impl Session {
             level,
             context: context.map(token),
             operation: next_operation(),
-            mode: PutMode::Plain,
         };
         self.write(&request, value.as_bytes()).await
     }
@@ -118,11 +117,15 @@ impl Session {
         level: Level,
         context: Option<&CausalContext>,
     ) -> Result<CausalContext, WireError> {
+        let context = match context {
+            Some(context) => token(context),
+            None => token(&self.get(key, Level::Quorum, None).await?.context),
+        };
         let request = Request::Delete {
             bucket: self.bucket,
             key: Bytes::copy_from_slice(key.as_bytes()),
             level,
-            context: context.map(token),
+            context,
             operation: next_operation(),
         };
         self.write(&request, &[]).await

@@ -14,6 +14,8 @@ use starling_tests::{Disk, MemoryNetwork};
 
 use restarts::{End, HOUR_US, Loss, Restarts};
 
+/// Nobody puts a copy back in less.
+const PUT_BACK_US: i64 = 200_000;
 /// Each a way to end, and how far the clock steps before the next start.
 const SEVERAL_IN_A_ROW: [(End, i64); 12] = [
     (End::Crash, -HOUR_US),
@@ -101,7 +103,7 @@ async fn a_node_that_forgets_mints_under_another_name() {
 }
 
 /// Nothing on the machine remembers more than the copy, so the node may keep its name; only time keeps its
-/// numbers apart.
+/// numbers apart: that which it takes to put a copy back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_taken_back_to_a_copy_mints_no_dot_again() {
     let mut restarts = Restarts::begin(1, Arc::new(TcpNetwork), Disk::Folder).await;
@@ -115,7 +117,7 @@ async fn a_node_that_is_taken_back_to_a_copy_mints_no_dot_again() {
         restarts.write().await;
         restarts.end(End::Crash).await;
         restarts.lose(Loss::SinceCopy);
-        restarts.step(step_us);
+        restarts.step(step_us + PUT_BACK_US);
         restarts.start().await;
         restarts.write().await;
     }

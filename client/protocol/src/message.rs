@@ -22,15 +22,6 @@ pub mod kind {
     pub const RESPONSE: u8 = 2;
 }
 
-/// How a put treats what is stored already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PutMode {
-    /// It replaces what its context covers and stands beside the rest.
-    Plain,
-    /// The coordinator reads at quorum first, and the put replaces all it finds.
-    Overwrite,
-}
-
 /// From a client. The frame's operand is the value of a put, empty otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -66,14 +57,15 @@ pub enum Request {
         key: Bytes,
         /// How many replicas must have it.
         level: Level,
-        /// What the put replaces.
+        /// What the put replaces; without one it stands beside whatever is there.
         context: Option<ContextToken>,
         /// Drawn by the client, the same for every retry of this put.
         operation: [u8; 16],
-        /// Whether to look first.
-        mode: PutMode,
     },
-    /// Deletes what the context covers; without one, what a quorum shows.
+    /// Deletes what the context covers.
+    ///
+    /// No write says "whatever is there": a request that lay in a socket buffer while its node was
+    /// stopped would remove what was written in the meantime.
     Delete {
         /// From `BucketOpened`.
         bucket: u32,
@@ -82,7 +74,7 @@ pub enum Request {
         /// How many replicas must have it.
         level: Level,
         /// What the delete removes.
-        context: Option<ContextToken>,
+        context: ContextToken,
         /// Drawn by the client, the same for every retry of this delete.
         operation: [u8; 16],
     },

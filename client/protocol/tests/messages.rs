@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use starling_protocol::{
-    ContextToken, DownReplica, FrameError, Level, Outcome, PutMode, Request, Response, WireError,
+    ContextToken, DownReplica, FrameError, Level, Outcome, Request, Response, WireError,
     decode_header, encode_header,
 };
 
@@ -35,17 +35,13 @@ fn request() -> impl Strategy<Value = Request> {
         (any::<u16>(), ".{0,20}")
             .prop_map(|(wire_version, client)| Request::Hello { wire_version, client }),
         ".{0,40}".prop_map(|name| Request::OpenBucket { name }),
-        (target, 0..4).prop_map(|((bucket, key, level, context, operation), which)| match which {
+        (target, 0..3).prop_map(|((bucket, key, level, context, operation), which)| match which {
             0 => Request::Get { bucket, key, level, floor: context },
-            1 => Request::Delete { bucket, key, level, context, operation },
-            2 => {
-                let mode = PutMode::Plain;
-                Request::Put { bucket, key, level, context, operation, mode }
+            1 => {
+                let context = context.unwrap_or(ContextToken(Bytes::new()));
+                Request::Delete { bucket, key, level, context, operation }
             }
-            _ => {
-                let mode = PutMode::Overwrite;
-                Request::Put { bucket, key, level, context, operation, mode }
-            }
+            _ => Request::Put { bucket, key, level, context, operation },
         }),
         Just(Request::Topology),
         Just(Request::Status),

@@ -31,7 +31,7 @@ async fn a_connection_lost_under_a_request_costs_nothing() {
     let bucket = client.bucket(BUCKET).await.expect("the bucket can be opened");
     let key = key_led_by(&client, 2);
     cluster.nodes.iter().for_each(|node| node.script(close_once()));
-    bucket.put(key.clone(), "milk").await.expect("the connection comes back");
+    let written = bucket.put(key.clone(), "milk").await.expect("the connection comes back");
     let stats = client.stats();
     assert_eq!((stats.retried, stats.repeated, stats.unknown), (3, 1, 0));
     let sent = operations(&cluster.nodes);
@@ -45,7 +45,7 @@ async fn a_connection_lost_under_a_request_costs_nothing() {
     bucket.get(key.clone()).await.expect("the connection comes back");
     assert_eq!(client.stats().repeated, 1, "a read repeats nothing");
     cluster.nodes.iter().for_each(|node| node.script(close_once()));
-    bucket.delete(key).await.expect("the connection comes back");
+    bucket.delete(key).context(&written).await.expect("the connection comes back");
     assert_eq!(client.stats().repeated, 2);
     let sent: BTreeSet<usize> = operations(&cluster.nodes).into_values().collect();
     assert_eq!(sent, BTreeSet::from([4]), "one delete, one operation id");

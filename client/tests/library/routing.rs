@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starling_client::{CausalContext, ConsistencyLevel};
-use starling_protocol::{Level, PutMode, Request, Response, Status};
+use starling_protocol::{Level, Request, Response, Status};
 
 use crate::fake::{BUCKET, Cluster, Reply, eventually, key_led_by, one_value, replicas, token};
 
@@ -122,14 +122,16 @@ async fn level_and_time_are_the_clients_unless_a_request_says_otherwise() {
         .write_timeout(Duration::from_secs(8));
     let client = cluster.warm(client).await;
     let bucket = client.bucket(BUCKET).await.expect("the bucket can be opened");
+    let seen = bucket.get("k").await.expect("answered well").context;
     let before = cluster.asked()[0];
     let (short, four) = (Duration::from_secs(3), ConsistencyLevel::Count(4));
     bucket.get("k").await.expect("answered well");
     bucket.put("k", "v").await.expect("answered well");
-    bucket.delete("k").await.expect("answered well");
+    bucket.delete("k").context(&seen).await.expect("answered well");
     bucket.get("k").consistency(ConsistencyLevel::One).timeout(short).await.expect("well");
     bucket.put("k", "v").consistency(four).timeout(short).await.expect("well");
-    bucket.delete("k").consistency(ConsistencyLevel::All).timeout(short).await.expect("well");
+    let delete = bucket.delete("k").context(&seen).consistency(ConsistencyLevel::All);
+    delete.timeout(short).await.expect("well");
     let expected = [
         (Level::LocalQuorum, 7_000),
         (Level::LocalQuorum, 8_000),
@@ -153,7 +155,7 @@ async fn level_and_time_are_the_clients_unless_a_request_says_otherwise() {
 }
 
 #[tokio::test]
-async fn contexts_floors_and_modes_travel_as_given() {
+async fn contexts_and_floors_travel_as_given() {
     let cluster = Cluster::start(1, 1).await;
     let client = cluster.client().await;
     let bucket = client.bucket(BUCKET).await.expect("the bucket can be opened");
@@ -166,12 +168,11 @@ async fn contexts_floors_and_modes_travel_as_given() {
     let read = CausalContext::from_text(&read.to_text()).expect("its own text");
     let written = bucket.put("k", "bread").context(&read).await.expect("answered well");
     bucket.get("k").floor(&written).await.expect("answered well");
-    bucket.overwrite("k", "eggs").await.expect("answered well");
     bucket.delete("k").context(&read).await.expect("answered well");
     let seen = &cluster.nodes[0].seen()[before..];
     let (put, operand, _) = &seen[1];
     assert!(
-        matches!(put, Request::Put { context: Some(context), mode: PutMode::Plain, key, .. }
+        matches!(put, Request::Put { context: Some(context), key, .. }
             if *context == token("read") && key == "k"),
         "{put:?}"
     );
@@ -181,16 +182,49 @@ async fn contexts_floors_and_modes_travel_as_given() {
         matches!(get, Request::Get { floor: Some(floor), .. } if *floor == token("written")),
         "{get:?}"
     );
-    let (overwrite, operand, _) = &seen[3];
+    let delete = &seen[3].0;
     assert!(
-        matches!(overwrite, Request::Put { context: None, mode: PutMode::Overwrite, .. }),
-        "{overwrite:?}"
-    );
-    assert_eq!(operand, "eggs");
-    let delete = &seen[4].0;
-    assert!(
-        matches!(delete, Request::Delete { context: Some(context), .. } if *context == token("read")),
+        matches!(delete, Request::Delete { context, .. } if *context == token("read")),
         "{delete:?}"
+    );
+}
+
+/// Were it the node that looks, a late attempt would remove what was written in the meantime.
+#[tokio::test]
+async fn an_overwrite_and_a_blind_delete_look_once_and_all_their_attempts_replace_the_same() {
+    let cluster = Cluster::start(1, 1).await;
+    let client = cluster.client().await;
+    let bucket = client.bucket(BUCKET).await.expect("the bucket can be opened");
+    let before = cluster.asked()[0];
+    let mut attempts = 0;
+    cluster.script(move |request| match request {
+        Request::Get { .. } => {
+            let (response, operand) = one_value("milk");
+            Some(Reply::With(response, operand))
+        }
+        Request::Put { .. } | Request::Delete { .. } => {
+            attempts += 1;
+            (attempts % 2 == 1).then_some(Reply::Close)
+        }
+        _ => None,
+    });
+    bucket.overwrite("k", "eggs").consistency(ConsistencyLevel::One).await.expect("answered well");
+    bucket.delete("k").await.expect("answered well");
+    let seen = &cluster.nodes[0].seen()[before..];
+    let requests: Vec<_> = seen.iter().map(|(request, ..)| request).collect();
+    assert!(
+        matches!(
+            requests[..],
+            [
+                Request::Get { level: Level::Quorum, .. },
+                Request::Put { context: Some(first), .. },
+                Request::Put { context: Some(second), .. },
+                Request::Get { .. },
+                Request::Delete { context: third, .. },
+                Request::Delete { context: fourth, .. },
+            ] if [first, second, third, fourth].iter().all(|found| **found == token("read"))
+        ),
+        "{requests:?}"
     );
 }
 

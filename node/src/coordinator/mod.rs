@@ -82,8 +82,6 @@ pub struct WriteRequest {
     pub operation: OperationId,
     /// The value; none deletes.
     pub value: Option<bytes::Bytes>,
-    /// Read at quorum first and replace what is found.
-    pub overwrite: bool,
     /// When the answer stops being worth having.
     pub deadline: Instant,
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_ring::{ConsistencyLevel, HostId, Operation};
+use starling_ring::{HostId, Operation};
 use starling_storage::planted::Bug;
 use starling_storage::values::Context;
 use starling_storage::{Hint, Put, PutError, PutRequest, StoreError};
@@ -12,7 +12,7 @@ use starling_storage::{Hint, Put, PutError, PutRequest, StoreError};
 use super::plan::Plan;
 use super::quorum::Verdict;
 use super::write_gather::{HintFor, WriteGather};
-use super::{Coordinator, ReadRequest, RequestError, WriteRequest};
+use super::{Coordinator, RequestError, WriteRequest};
 use crate::internode::link::OVERDUE;
 use crate::internode::message::{FRESH, Kind};
 use crate::internode::{Waiter, link};
@@ -34,7 +34,7 @@ impl Coordinator {
             return Err(RequestError::NoLeader { reason: "it is no replica of the key".into() });
         };
         self.check_available(&plan)?;
-        let context = self.context_of(&request).await?;
+        let context = self.context_of(&request)?;
         if now() >= request.deadline {
             return Err(RequestError::Overloaded {
                 reason: "the deadline passed before the write began",
@@ -53,27 +53,11 @@ impl Coordinator {
         if len > max { Err(RequestError::ValueTooLarge { len, max }) } else { Ok(()) }
     }
 
-    /// What the write replaces: what its token says, or, for an overwrite and for a delete without
-    /// a token, what a quorum shows now.
-    async fn context_of(&self, request: &WriteRequest) -> Result<Context, RequestError> {
-        let looks_first = request.overwrite || request.value.is_none();
-        if request.overwrite && self.planted.is(Bug::OverwriteBlindly) {
-            return Ok(Context::default());
-        }
-        match &request.context {
-            Some(token) if !request.overwrite => self.unseal(&request.bucket, &request.key, token),
-            None if !looks_first => Ok(Context::default()),
-            _ => {
-                let read = ReadRequest {
-                    bucket: request.bucket.clone(),
-                    key: request.key.clone(),
-                    level: quorum_near(request.level),
-                    floor: request.context.clone(),
-                    deadline: request.deadline,
-                };
-                Ok(self.read_state(&read).await?.context().clone())
-            }
-        }
+    /// What the write replaces: what its token says, nothing without one.
+    fn context_of(&self, request: &WriteRequest) -> Result<Context, RequestError> {
+        request.context.as_ref().map_or(Ok(Context::default()), |token| {
+            self.unseal(&request.bucket, &request.key, token)
+        })
     }
 
     fn replicas_down(&self, plan: &Plan) -> Vec<bool> {
@@ -167,14 +151,6 @@ impl Coordinator {
 /// The number of a replica on the wire of a gather: a slot has at most 255.
 pub(super) fn number(index: usize) -> u8 {
     u8::try_from(index).expect("a slot has at most 255 replicas")
-}
-
-/// The quorum to look at first, as near as the level of the write.
-fn quorum_near(level: ConsistencyLevel) -> ConsistencyLevel {
-    match level {
-        ConsistencyLevel::LocalOne | ConsistencyLevel::LocalQuorum => ConsistencyLevel::LocalQuorum,
-        _ => ConsistencyLevel::Quorum,
-    }
 }
 
 fn put_error(error: &PutError) -> RequestError {

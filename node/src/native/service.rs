@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use starling_protocol::{ContextToken, Frame, PutMode, Request, Response, WireError};
+use starling_protocol::{ContextToken, Frame, Request, Response, WireError};
 use starling_storage::values::OperationId;
 use starling_storage::{BucketError, ClockError, Replica, WallClock};
 use tokio::sync::mpsc;
@@ -200,13 +200,12 @@ impl Serving {
     ) -> Reply {
         let began = now();
         let deadline = deadline(frame, self.coordinator.limits().write_timeout);
-        let (key, level, context, operation, value, overwrite) = match request {
-            Request::Put { key, level, context, operation, mode, .. } => {
-                let value = Some(frame.operand.clone());
-                (key, level, context, operation, value, mode == PutMode::Overwrite)
+        let (key, level, context, operation, value) = match request {
+            Request::Put { key, level, context, operation, .. } => {
+                (key, level, context, operation, Some(frame.operand.clone()))
             }
             Request::Delete { key, level, context, operation, .. } => {
-                (key, level, context, operation, None, false)
+                (key, level, Some(context), operation, None)
             }
             _ => unreachable!("only puts and deletes are written"),
         };
@@ -235,7 +234,6 @@ impl Serving {
             context: context.map(|token| token.0),
             operation: OperationId(operation),
             value,
-            overwrite,
             deadline,
         };
         let level = write.level;

@@ -69,7 +69,7 @@ impl Replica {
                 Lookup::Absent | Lookup::NotCached => Causal::default(),
             };
             let remembers = theirs.context().actor_is_covered_by(me, ours.context(), 0);
-            if !remembers && !self.planted.is(Bug::KeepForgetfulActor) {
+            if !remembers {
                 self.identity.replace_actor(me, ActorChange::AmnesiaRevealed)?;
             }
         }

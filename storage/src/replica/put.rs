@@ -323,8 +323,7 @@ impl Replica {
     ) -> Result<Actor, PutError> {
         let me = self.identity.actor();
         let is_fresh = state.context().max_seq(me) < mint;
-        let remembers = request.client.actor_is_covered_by(me, state.context(), 0)
-            || self.planted.is(Bug::KeepForgetfulActor);
+        let remembers = request.client.actor_is_covered_by(me, state.context(), 0);
         if is_fresh && remembers {
             return Ok(me);
         }

@@ -118,10 +118,17 @@ impl<'a> Key<'a> {
         let replaced = self.operations.iter().any(|operation| {
             operation.begin < read.end
                 && operation.write().is_some_and(|write| {
-                    !matches!(write.outcome, Outcome::NotDone(_)) && write.may_cover(value)
+                    !matches!(write.outcome, Outcome::NotDone(_))
+                        && write.may_cover(value)
+                        && self.may_have_seen(operation, value)
                 })
         });
         (!replaced).then(|| self.violation(promise, read, value))
+    }
+
+    /// A write that had returned before the value's put began saw nothing of it, and none of its attempts does.
+    fn may_have_seen(&self, operation: &Operation, value: Value) -> bool {
+        self.puts.get(&value).is_none_or(|(put, _)| put.begin < operation.end)
     }
 
     fn returned(&self, read: &Operation, value: Value) -> Option<Violation> {

@@ -67,7 +67,7 @@ pub struct Write {
 pub enum Covers {
     /// These values, which its context has seen.
     These(BTreeSet<Value>),
-    /// Whatever the cluster held at the time.
+    /// Whatever the cluster held when the client looked, which it does once, before its first attempt.
     Whatever,
 }
 

@@ -59,7 +59,7 @@ impl Machine {
             starts: AtomicU64::new(0),
             fatal: Arc::default(),
             planted,
-            sync_every_max: scenario.sync_every_max,
+            sync_every_max: scenario.sync_every_max[usize::from(number) - 1],
         })
     }
 

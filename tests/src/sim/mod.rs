@@ -10,6 +10,8 @@ mod machine;
 mod network;
 mod run;
 pub mod scenario;
+mod summary;
 mod workload;
 
 pub use run::{Outcome, run};
+pub use summary::{Broken, Summary};

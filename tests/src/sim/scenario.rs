@@ -32,14 +32,29 @@ pub struct Scenario {
     pub keys: u8,
     /// The longest that a message travels.
     pub latency_max: Duration,
-    /// The longest time between two syncs of a node's log.
-    pub sync_every_max: Duration,
+    /// The longest time between two syncs of each node's log.
+    pub sync_every_max: Vec<Duration>,
+    /// What clients mostly do.
+    pub habit: Habit,
     /// Nothing goes wrong but the network, and hints have room: all replicas agree without a read.
     pub network_only: bool,
     /// When faults end and everything is healed.
     pub heal_at: Duration,
     /// What goes wrong, in order of time.
     pub faults: Vec<(Duration, Fault)>,
+}
+
+/// What the clients of a run mostly do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// A little of everything, on registers.
+    Mixed,
+    /// Puts that have seen nothing: values gather as a set, until somebody merges them.
+    Append,
+    /// Reads, and puts over what was read, which is often stale by then.
+    Merge,
+    /// Deletes and puts in turn.
+    Recreate,
 }
 
 /// Something that goes wrong. Nodes are numbered from 1.
@@ -87,7 +102,13 @@ impl Scenario {
         let mut random = StdRng::seed_from_u64(seed);
         let nodes = *[3, 3, 3, 4, 5, 5, 7].choose(&mut random).expect("not empty");
         let replication_factor = if random.random_ratio(1, 8) && nodes >= 5 { 5 } else { 3 };
-        let sync_every_max = *[2, 10, 100, 500].choose(&mut random).expect("some");
+        // Each disk has its own pace: what a fast one acknowledged, a slow one may not have synced.
+        let sync_every_max = (0..nodes)
+            .map(|_| *[2, 10, 100, 500, 2_000].choose(&mut random).expect("some"))
+            .map(Duration::from_millis)
+            .collect();
+        let habits = [Habit::Mixed, Habit::Mixed, Habit::Append, Habit::Merge, Habit::Recreate];
+        let habit = *habits.choose(&mut random).expect("not empty");
         let network_only = random.random_ratio(1, 4);
         let hints_bytes_max = *[4 << 10, 64 << 10, 64 << 20].choose(&mut random).expect("some");
         let heal_at = QUIET_FIRST + Duration::from_secs(random.random_range(20..60));
@@ -101,7 +122,8 @@ impl Scenario {
             clients: random.random_range(2..=5),
             keys: random.random_range(1..=8),
             latency_max: Duration::from_millis(*[2, 10, 50].choose(&mut random).expect("some")),
-            sync_every_max: Duration::from_millis(sync_every_max),
+            sync_every_max,
+            habit,
             network_only,
             heal_at,
             faults: Vec::new(),
@@ -131,7 +153,13 @@ impl Scenario {
         let kinds = if self.network_only { 9..20 } else { 0..29 };
         let (fault, end) = match random.random_range(kinds) {
             0..=5 => (Fault::Kill(node), Fault::Start(node)),
-            6..=8 => (Fault::PowerCut(node, random.random_range(0..8)), Fault::Start(node)),
+            6..=7 => (Fault::PowerCut(node, random.random_range(0..8)), Fault::Start(node)),
+            // Back before anybody has missed it.
+            8 => {
+                self.faults.push((at, Fault::PowerCut(node, 0)));
+                self.faults.push((at + Duration::from_millis(50), Fault::Start(node)));
+                return;
+            }
             9..=10 => (Fault::Cut(node, other), Fault::HealNetwork),
             11..=12 => (Fault::CutOneWay(node, other), Fault::HealNetwork),
             13..=14 => (Fault::Isolate(node), Fault::HealNetwork),

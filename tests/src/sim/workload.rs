@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::history::{Covers, Level, Operation, Outcome, Value, What, Write};
 use super::machine::KEYSPACE;
 use super::network::SimClient;
-use super::scenario::Scenario;
+use super::scenario::{Habit, Scenario};
 
 /// Contexts of a key that a client remembers, so that some are stale.
 const REMEMBERED: usize = 6;
@@ -54,6 +54,7 @@ pub struct Worker {
     client: Client,
     bucket: Bucket,
     random: StdRng,
+    habit: Habit,
     record: Arc<Record>,
     remembered: Vec<Vec<(CausalContext, BTreeSet<Value>)>>,
 }
@@ -78,7 +79,8 @@ impl Worker {
                 && let Ok(bucket) = client.bucket(&format!("{KEYSPACE}.registers")).await
             {
                 let remembered = vec![Vec::new(); usize::from(scenario.keys)];
-                return Worker { number, client, bucket, random, record, remembered };
+                let habit = scenario.habit;
+                return Worker { number, client, bucket, random, habit, record, remembered };
             }
             sleep(RETRY_AFTER).await;
         }
@@ -103,14 +105,24 @@ impl Worker {
         let level = *[Level::One, Level::Quorum, Level::Quorum, Level::Quorum, Level::All]
             .choose(&mut self.random)
             .expect("not empty");
-        match self.random.random_range(0..10) {
-            0..=2 => {
-                self.read(key, level).await;
-            }
-            3 => self.read_not_below(key, level).await,
-            4..=7 => self.put(key, level).await,
-            8 => self.delete(key, level).await,
-            _ => self.overwrite(key, level).await,
+        // Of a hundred: reads, reads with a floor, puts, deletes; the rest are overwrites.
+        let [reads, floors, puts, deletes] = match self.habit {
+            Habit::Mixed => [30, 10, 40, 10],
+            Habit::Append => [15, 5, 76, 2],
+            Habit::Merge => [35, 10, 50, 3],
+            Habit::Recreate => [20, 5, 35, 35],
+        };
+        let turn = self.random.random_range(0..100);
+        if turn < reads {
+            self.read(key, level).await;
+        } else if turn < reads + floors {
+            self.read_not_below(key, level).await;
+        } else if turn < reads + floors + puts {
+            self.put(key, level).await;
+        } else if turn < reads + floors + puts + deletes {
+            self.delete(key, level).await;
+        } else {
+            self.overwrite(key, level).await;
         }
     }
 
@@ -178,10 +190,18 @@ impl Worker {
 
     /// The newest context of a key, a stale one, or none.
     fn some_context(&mut self, key: usize) -> Option<(CausalContext, BTreeSet<Value>)> {
-        match self.random.random_range(0..10) {
-            0..=5 => self.remembered[key].last().cloned(),
-            6..=7 => self.remembered[key].choose(&mut self.random).cloned(),
-            _ => None,
+        let [newest, stale] = match self.habit {
+            Habit::Mixed | Habit::Recreate => [60, 20],
+            Habit::Append => [5, 2],
+            Habit::Merge => [60, 35],
+        };
+        let turn = self.random.random_range(0..100);
+        if turn < newest {
+            self.remembered[key].last().cloned()
+        } else if turn < newest + stale {
+            self.remembered[key].choose(&mut self.random).cloned()
+        } else {
+            None
         }
     }
 
