@@ -81,14 +81,17 @@ impl Client {
         Ok(bucket)
     }
 
-    /// The cluster as one of its nodes sees it.
+    /// The cluster as one of its nodes sees it: the contact point that answered first, if it still does.
     ///
     /// # Errors
     /// When no node answers.
     pub async fn status(&self) -> Result<StatusView, Error> {
         let known = self.shared.cluster.known.load_full();
         let mut tried = Vec::new();
-        for node in &known.nodes {
+        let introduced_by = self.shared.cluster.introduced_by;
+        let (first, others): (Vec<_>, Vec<_>) =
+            known.nodes.iter().partition(|node| node.address == introduced_by);
+        for node in first.into_iter().chain(others) {
             let connected = node.connect(self.shared.cluster.connect_timeout()).await;
             let answer = match &connected {
                 Ok(connection) => {

@@ -50,6 +50,8 @@ pub(crate) struct Known {
 /// See the module.
 pub(crate) struct Cluster {
     pub(crate) known: ArcSwap<Known>,
+    /// The contact point that told of the others.
+    pub(crate) introduced_by: SocketAddr,
     connect_timeout: Duration,
     seams: Arc<dyn Seams>,
 }
@@ -186,7 +188,7 @@ impl Cluster {
                     Ok(view) => {
                         let known = Known::new(view, &[node], &seams)?;
                         let known = ArcSwap::from_pointee(known);
-                        return Ok(Self { known, connect_timeout, seams });
+                        return Ok(Self { known, introduced_by: address, connect_timeout, seams });
                     }
                     Err(reason) => tried.push(format!("{name}: {reason}")),
                 }

@@ -23,6 +23,9 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(175);
 /// A node silent for this long may be at the other end of nothing: the connection is made anew.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_millis(25);
+/// A node is given so much less time than the client waits: its own verdict, which says how many replicas
+/// answered, then arrives before the client gives up.
+const VERDICT_TRAVELS: Duration = Duration::from_millis(100);
 /// Bytes that may wait to be sent.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
 const FRAME_BYTES_MAX: usize = 128 << 20;
@@ -142,8 +145,9 @@ impl Connection {
         answer: Option<oneshot::Sender<Answer>>,
     ) -> bool {
         let sent_at = now();
-        let budget = deadline.saturating_duration_since(sent_at).as_millis();
-        let budget_ms = u32::try_from(budget).unwrap_or(u32::MAX).max(1);
+        let remaining = deadline.saturating_duration_since(sent_at);
+        let budget = remaining - VERDICT_TRAVELS.min(remaining / 8);
+        let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX).max(1);
         let mut state = self.state.lock();
         if state.closed || state.out.len() >= QUEUE_BYTES_MAX {
             return false;

@@ -1,6 +1,6 @@
 //! Why a request failed, and what it may have done.
 
-use starling_protocol::{Outcome, WireError};
+use starling_protocol::WireError;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,8 +58,9 @@ impl Error {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         match self {
-            Self::Refused { error, unknown } => *unknown || error.outcome() == Outcome::Unknown,
-            Self::Timeout { unknown, .. } | Self::Protocol { unknown, .. } => *unknown,
+            Self::Refused { unknown, .. }
+            | Self::Timeout { unknown, .. }
+            | Self::Protocol { unknown, .. } => *unknown,
             Self::Unreachable { .. } | Self::NoContactPoint => false,
         }
     }

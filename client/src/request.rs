@@ -111,7 +111,7 @@ impl Shared {
         let bucket = match node.open(&connection, job.bucket, attempt_deadline).await {
             Ok(bucket) => bucket,
             Err(OpenError::Call(error)) => return Err(not_done(error.to_string(), false)),
-            Err(OpenError::Refused(error)) => return Err(refused(error)),
+            Err(OpenError::Refused(error)) => return Err(refused(error, false)),
         };
         let request = (job.request)(bucket);
         match connection.call(&request, job.operand, attempt_deadline).await {
@@ -119,7 +119,7 @@ impl Shared {
                 if matches!(error, WireError::UnknownBucket { .. }) {
                     node.forget(job.bucket);
                 }
-                Err(refused(error))
+                Err(refused(error, job.write))
             }
             Ok(answer) => Ok(answer),
             Err(CallError::Garbled) => Err(Attempt::Elsewhere(Error::Protocol {
@@ -153,8 +153,8 @@ fn not_done(reason: String, pause: bool) -> Attempt {
 }
 
 /// What a node's refusal means for the next attempt.
-fn refused(error: WireError) -> Attempt {
-    let unknown = error.outcome() == Outcome::Unknown;
+fn refused(error: WireError, write: bool) -> Attempt {
+    let unknown = write && error.outcome() == Outcome::Unknown;
     if matches!(error, WireError::Unavailable { .. }) {
         return Attempt::Elsewhere(Error::Refused { error, unknown });
     }

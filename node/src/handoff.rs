@@ -84,9 +84,8 @@ impl Handoff {
         loop {
             let replica = self.replica.clone();
             let next =
-                self.blocking.run(move || replica.hints().next(target, 0, WINDOW_BYTES)).await;
-            let mut owed = next.map_err(|error| error.to_string())?;
-            owed.truncate(WINDOW);
+                self.blocking.run(move || replica.hints().next(target, WINDOW, WINDOW_BYTES)).await;
+            let owed = next.map_err(|error| error.to_string())?;
             if owed.is_empty() {
                 return Ok(handed);
             }
@@ -104,8 +103,14 @@ impl Handoff {
             crate::metrics::observe_hints_replayed(taken);
             if let Some(last) = taken.checked_sub(1).map(|last| owed[last].sequence) {
                 let replica = self.replica.clone();
-                let forgotten =
-                    self.blocking.run(move || replica.hints().done_through(target, last)).await;
+                let gave_up = results[..taken].iter().any(Result::is_err);
+                let forget = move || {
+                    if gave_up {
+                        replica.hints().give_up(target)?;
+                    }
+                    replica.hints().done_through(target, last)
+                };
+                let forgotten = self.blocking.run(forget).await;
                 forgotten.map_err(|error| error.to_string())?;
             }
             if taken < owed.len() {

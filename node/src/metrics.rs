@@ -230,9 +230,9 @@ pub fn observe_read_repair() {
     handles().read_repairs.increment(1);
 }
 
-/// A write was kept for a node that missed it.
-pub fn observe_hint_stored() {
-    handles().hints_stored.increment(1);
+/// So many writes were kept for nodes that missed them.
+pub fn observe_hints_stored(count: usize) {
+    handles().hints_stored.increment(count as u64);
 }
 
 /// So many kept writes arrived where they belong.

@@ -178,13 +178,19 @@ impl Node {
         if let Some(serving) = self.serving.get() {
             serving.stopping.store(true, Ordering::Release);
             serving.report(PeerEvent::Stopping);
-            drain(serving).await;
+            let in_flight = serving.coordinator.in_flight();
+            until(|| in_flight.requests() == 0, "requests were still in flight").await;
         }
         self.stop_clients.cancel();
         self.stop_peers.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_WITHIN, self.tasks.wait()).await.is_err() {
             warn!("some connections did not end in time");
+        }
+        if let Some(serving) = self.serving.get() {
+            // Connections that ended have left hints for what was in flight on them.
+            until(|| serving.coordinator.late_hints().is_idle(), "hints were still unwritten")
+                .await;
         }
         let replica = self.replica.clone();
         self.blocking.run(move || replica.stop()).await?;
@@ -201,15 +207,12 @@ async fn drive_syncs(replica: Arc<Replica>, mut random: StdRng, every_max: Durat
     }
 }
 
-async fn drain(serving: &Serving) {
+/// Waits until it is so, for [`DRAIN_WITHIN`] at most.
+async fn until(holds: impl Fn() -> bool, otherwise: &'static str) {
     let until = now() + DRAIN_WITHIN;
-    while serving.coordinator.in_flight().requests() > 0 {
+    while !holds() {
         if now() >= until {
-            warn!(
-                requests = serving.coordinator.in_flight().requests(),
-                "requests were still in flight"
-            );
-            return;
+            return warn!("{otherwise}");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

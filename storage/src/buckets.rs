@@ -56,6 +56,13 @@ pub enum BucketError {
     Store(#[from] StoreError),
 }
 
+impl BucketError {
+    /// Whether it would be refused again.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, BucketError::Store(_))
+    }
+}
+
 /// The durable table of buckets.
 pub struct BucketRegistry {
     store: Arc<dyn Store>,

@@ -113,6 +113,11 @@ impl CommitLoop {
         Ok(commit_loop)
     }
 
+    /// Nothing can be promised any more: nothing is acknowledged from here on, and the node ends.
+    pub(crate) fn fail(&self, reason: &str) {
+        self.shared.fail(reason);
+    }
+
     /// Runs `callback` when every write that returned before this call is as durable as the mode promises; on the commit thread, on this one
     /// where there is none. After a failed sync the callback is dropped.
     pub fn on_durable(&self, callback: Callback) {

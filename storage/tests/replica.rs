@@ -386,7 +386,7 @@ fn hints_are_written_with_the_put_they_belong_to() {
     request.hints = down.to_vec();
     let put = replica.put(&request, Tier::Any).unwrap();
     for target in down {
-        let owed = replica.hints().next(target, 0, 1 << 20).unwrap();
+        let owed = replica.hints().next(target, usize::MAX, 1 << 20).unwrap();
         assert_eq!(owed.len(), 1);
         let hint = owed[0].hint.as_ref().unwrap();
         assert_eq!((hint.table, hint.mint), (1, put.mint));
@@ -427,7 +427,7 @@ fn an_unreadable_state_is_refused_and_kept() {
         batch.put(Family::Data, Bytes::from_static(KEY), garbage.clone());
         replica.store().write(batch).unwrap();
         let refused = put(replica, KEY, &Context::new(), 1, b"a");
-        assert!(matches!(refused, Err(PutError::Undecodable(_))));
+        assert!(matches!(refused, Err(PutError::NotLeading(NotLeading::Unreadable { .. }))));
         assert_eq!(replica.read(KEY, Tier::Any).unwrap(), Lookup::Found(garbage));
     });
 }

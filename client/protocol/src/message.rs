@@ -209,6 +209,8 @@ pub struct StatusView {
     pub nodes: Vec<NodeStatus>,
     /// Writes the answering node owes to others.
     pub hints_pending: u64,
+    /// Requests that the answering node is working on.
+    pub requests_in_flight: u64,
     /// How many slots have how many of their replicas up.
     pub slots: SlotHealth,
 }
@@ -249,6 +251,10 @@ pub struct NodeStatus {
     pub owns: f64,
     /// For how long it has been down, in milliseconds.
     pub down_for_ms: Option<u64>,
+    /// Writes that the answering node keeps for it.
+    pub hints_pending: u64,
+    /// Their bytes.
+    pub hints_pending_bytes: u64,
 }
 
 /// What one node believes of another.

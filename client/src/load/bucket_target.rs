@@ -130,9 +130,9 @@ mod tests {
         check(refused(unavailable.clone(), false), FailureKind::Unavailable, false);
         check(refused(unavailable, true), FailureKind::Unavailable, true);
         let timeout = WireError::Timeout { received: 1, required: 2, write: true };
-        check(refused(timeout, false), FailureKind::Timeout, true);
+        check(refused(timeout, true), FailureKind::Timeout, true);
         let failed = WireError::WriteFailed { received: 1, required: 2, failed: 1 };
-        check(refused(failed, false), FailureKind::Timeout, true);
+        check(refused(failed, true), FailureKind::Timeout, true);
         let overloaded = WireError::Overloaded { reason: "bytes".to_owned() };
         check(refused(overloaded, false), FailureKind::Overloaded, false);
         let lost = Error::Timeout { last: "closed".to_owned(), unknown: true };

@@ -55,7 +55,8 @@ pub async fn get(args: &GetArgs) -> Result<ExitCode, Failure> {
     if args.bucket.json {
         let siblings = value.siblings.iter().map(|sibling| Text::new(sibling)).collect();
         out::json(&Found { siblings, context: value.context.to_text() });
-        return Ok(exit::DONE);
+        let found = !value.siblings.is_empty();
+        return Ok(if found { exit::DONE } else { exit::NOTHING_THERE.into() });
     }
     for sibling in &value.siblings {
         out::raw(sibling);

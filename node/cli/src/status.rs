@@ -2,21 +2,12 @@
 
 use std::process::ExitCode;
 
-use serde::Serialize;
 use starling_client::Status;
 use starling_node::overview::{NodeOverview, Overview, Verdict};
 
 use crate::args::{HealthArgs, StatusArgs};
 use crate::failure::Failure;
 use crate::{connect, exit, out};
-
-/// The overview with the verdict that the exit status gives.
-#[derive(Serialize)]
-struct Shown<'a> {
-    #[serde(flatten)]
-    overview: &'a Overview,
-    verdict: Verdict,
-}
 
 /// Shows the cluster. Whatever keeps a node from answering is 12, unreachable.
 pub async fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
@@ -27,13 +18,12 @@ pub async fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
             return Ok(exit::UNREACHABLE.into());
         }
     };
-    let verdict = overview.verdict();
     if args.json {
-        out::json(&Shown { overview: &overview, verdict });
+        out::json(&overview);
     } else {
         out::line(text(&overview));
     }
-    Ok(match verdict {
+    Ok(match overview.verdict {
         Verdict::Healthy => exit::DONE,
         Verdict::Degraded => exit::DEGRADED.into(),
         Verdict::BelowQuorum => exit::BELOW_QUORUM.into(),
@@ -61,7 +51,7 @@ fn text(overview: &Overview) -> String {
         "cluster {}, epoch {}: {}, as seen from {seen_from}",
         overview.cluster.as_deref().unwrap_or("none"),
         overview.epoch,
-        overview.verdict(),
+        overview.verdict,
     )];
     lines.push(nodes(overview));
     let slots = overview.slots;

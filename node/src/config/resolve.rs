@@ -23,6 +23,8 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Longest names, so that they fit a log line and a frame.
 pub(super) const NAME_LEN_MAX: usize = 48;
+/// What a request is charged beside its key and value: its header, its context, its task.
+const REQUEST_EXTRA_BYTES: u64 = 64 * KIB;
 const SIZES: RangeInclusive<u64> = MIB..=(1 << 50);
 const SPANS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
@@ -314,7 +316,8 @@ fn limits(pick: Pick<'_>, base: Limits) -> Result<Limits, ConfigError> {
         )?,
         link_bytes_max: pick.size("limits.link_max", |w| &w.limits.link_max, &SIZES, link)?,
     };
-    let one_request = u64::from(limits.value_bytes_max) + u64::from(limits.key_bytes_max);
+    let payload = u64::from(limits.value_bytes_max) + u64::from(limits.key_bytes_max);
+    let one_request = payload + REQUEST_EXTRA_BYTES;
     if limits.in_flight_bytes_max < one_request {
         let found = pick.layers.find(|w| &w.limits.in_flight_max);
         return Err(conflict(

@@ -81,7 +81,9 @@ impl Coordinator {
                 Err(LinkError::Refused(error)) => {
                     return Err(RequestError::NoLeader { reason: error.to_string() });
                 }
-                Err(LinkError::ConnectionLost | LinkError::Deadline) => return Err(unknown()),
+                Err(LinkError::ConnectionLost | LinkError::Deadline | LinkError::Garbled(_)) => {
+                    return Err(unknown());
+                }
             }
         }
         Err(RequestError::NoLeader { reason: "none of its replicas can be reached".into() })

@@ -6,6 +6,7 @@
 
 mod error;
 mod forward;
+mod late_hints;
 mod leading;
 mod plan;
 mod quorum;
@@ -31,6 +32,8 @@ use crate::local::Local;
 use crate::membership::LivenessTable;
 use crate::overload::InFlight;
 use leading::Leading;
+
+pub use late_hints::LateHints;
 
 pub use error::RequestError;
 pub use forward::Leader;
@@ -59,6 +62,7 @@ pub struct Coordinator {
     liveness: Arc<LivenessTable>,
     replica: Arc<Replica>,
     leading: Leading,
+    late_hints: LateHints,
     blocking: Blocking,
     token_key: TokenKey,
     limits: Limits,
@@ -132,6 +136,7 @@ impl Coordinator {
             links: parts.links,
             liveness: parts.liveness,
             leading: Leading::new(parts.replica.clone(), parts.blocking.clone()),
+            late_hints: LateHints::new(parts.replica.clone(), parts.blocking.clone()),
             replica: parts.replica,
             blocking: parts.blocking,
             limits: parts.limits,
@@ -151,6 +156,12 @@ impl Coordinator {
     #[must_use]
     pub fn is_linked(&self, node: NodeIndex) -> bool {
         self.links.to(node).is_none_or(|link| link.is_connected())
+    }
+
+    /// Hints on their way into the store.
+    #[must_use]
+    pub fn late_hints(&self) -> &LateHints {
+        &self.late_hints
     }
 
     /// Requests and their bytes in flight.

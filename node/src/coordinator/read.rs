@@ -205,8 +205,12 @@ impl Coordinator {
                 let key = plan.storage_key.clone();
                 tokio::spawn(async move {
                     let found = blocking.run(move || replica.read(&key, Tier::Any)).await;
-                    gather.record(index, answer_here(found, mint));
-                    gather.wants_another.notify_one();
+                    let answer = answer_here(found, mint);
+                    let failed = answer.is_none();
+                    gather.record(index, answer);
+                    if failed {
+                        gather.wants_another.notify_one();
+                    }
                 });
             }
             Err(error) => {

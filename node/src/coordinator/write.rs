@@ -75,7 +75,7 @@ impl Coordinator {
         let hints = plan.replicas().iter().zip(down).filter(|(_, down)| **down);
         let hints: Vec<HostId> =
             hints.map(|(node, _)| self.local.ring.member(*node).host_id).collect();
-        hints.iter().for_each(|_| crate::metrics::observe_hint_stored());
+        let hint_count = hints.len();
         let put = PutRequest {
             table: request.bucket.id,
             key: plan.storage_key.clone(),
@@ -85,7 +85,10 @@ impl Coordinator {
             lww: request.bucket.lww,
             hints,
         };
-        self.leading.put(put, request.deadline).await.map_err(|error| put_error(&error))
+        let put = self.leading.put(put, request.deadline).await;
+        let put = put.map_err(|error| put_error(&error))?;
+        crate::metrics::observe_hints_stored(hint_count);
+        Ok(put)
     }
 
     async fn replicate(
@@ -98,7 +101,7 @@ impl Coordinator {
     ) -> Result<(), RequestError> {
         let hosts = plan.replicas().iter().map(|node| self.local.ring.member(*node).host_id);
         let hint = HintFor {
-            replica: self.replica.clone(),
+            hints: self.late_hints.clone(),
             hosts: hosts.collect(),
             envelope: Hint {
                 table: request.bucket.id,

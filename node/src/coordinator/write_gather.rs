@@ -7,10 +7,9 @@ use starling_protocol::Frame;
 use starling_ring::HostId;
 use starling_storage::Hint;
 use starling_storage::planted::{Bug, Planted};
-use starling_storage::replica::Replica;
 use tokio::sync::oneshot;
-use tracing::error;
 
+use super::late_hints::LateHints;
 use super::quorum::{QuorumTracker, Tally, Verdict};
 use crate::internode::link::Late;
 use crate::internode::{LinkError, ReplySink};
@@ -24,7 +23,7 @@ pub(super) struct WriteGather {
 
 /// What it takes to leave a hint. A repair has none: the next read repairs again.
 pub(super) struct HintFor {
-    pub(super) replica: Arc<Replica>,
+    pub(super) hints: LateHints,
     pub(super) hosts: Vec<HostId>,
     pub(super) envelope: Hint,
 }
@@ -75,10 +74,7 @@ impl WriteGather {
         if std::mem::replace(&mut self.counting.lock().hinted[replica], true) {
             return;
         }
-        crate::metrics::observe_hint_stored();
-        if let Err(error) = hint.replica.hints().keep(&[hint.hosts[replica]], &hint.envelope) {
-            error!(host = %hint.hosts[replica], %error, "cannot store a hint; the replica needs repair");
-        }
+        hint.hints.keep(hint.hosts[replica], hint.envelope.clone());
     }
 }
 

@@ -45,6 +45,9 @@ pub enum LinkError {
     /// No answer in time: the outcome is unknown.
     #[error("no answer in time")]
     Deadline,
+    /// The answer is not understood: the outcome is unknown.
+    #[error("the answer is not understood: {0}")]
+    Garbled(starling_protocol::FrameError),
     /// The peer refused: surely not applied there.
     #[error(transparent)]
     Refused(#[from] ReplicaError),
@@ -228,9 +231,10 @@ impl Link {
         };
         self.observe_latency(now().saturating_duration_since(call.sent_at));
         let answer = match Kind::from_byte(frame.kind) {
-            Some(Kind::Failed) => Err(LinkError::Refused(
-                starling_protocol::decode_header(&frame.header).unwrap_or(ReplicaError::BadRequest),
-            )),
+            Some(Kind::Failed) => Err(match starling_protocol::decode_header(&frame.header) {
+                Ok(refusal) => LinkError::Refused(refusal),
+                Err(error) => LinkError::Garbled(error),
+            }),
             _ => Ok(frame),
         };
         call.waiter.answer(answer);

@@ -23,7 +23,7 @@ use super::handshake;
 use super::links::FRAME_BYTES_MAX;
 use super::message::{ABSENT, BucketName, FRESH, Hello, Kind, Refusal, ReplicaError};
 use crate::membership::{Genesis, PeerEvent};
-use crate::native::Serving;
+use crate::native::{Reply, Serving};
 use crate::net::{Listener, Stream};
 use crate::outbound::Outbound;
 use crate::time::now;
@@ -31,6 +31,8 @@ use crate::time::now;
 /// Answers that may wait for a peer that does not read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const READ_CHUNK: usize = 256 * 1024;
+/// The largest value sent to a peer: a frame has a header too.
+const STATE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 
 /// Who answers: at first only for the creation of the cluster, then for everything.
 #[derive(Clone)]
@@ -180,7 +182,11 @@ impl Answerer {
             let mut mutations = Mutations::default();
             loop {
                 match decoder.next(&mut received) {
-                    Ok(Some(frame)) => self.take(frame, &mut mutations).await,
+                    Ok(Some(frame)) => {
+                        if let Err(reason) = self.take(frame, &mut mutations).await {
+                            return reason;
+                        }
+                    }
                     Ok(None) => break,
                     Err(error) => {
                         crate::metrics::observe_bad_frame("peer");
@@ -201,7 +207,8 @@ impl Answerer {
         }
     }
 
-    async fn take(&self, frame: Frame, mutations: &mut Mutations) {
+    /// Fails when the connection is of no more use.
+    async fn take(&self, frame: Frame, mutations: &mut Mutations) -> Result<(), String> {
         let id = frame.request_id;
         match Kind::from_byte(frame.kind) {
             Some(Kind::Mutate) => match self.admit(&frame) {
@@ -212,7 +219,7 @@ impl Answerer {
                 Err(error) => self.fail(id, &error),
             },
             Some(kind @ (Kind::Read | Kind::Digest)) => self.look_up(id, kind, frame.header),
-            Some(Kind::Bucket) => self.name_bucket(&frame).await,
+            Some(Kind::Bucket) => return self.name_bucket(&frame).await,
             Some(Kind::Ping) => self.pong(id),
             Some(Kind::Gossip | Kind::Probe) => self.to_membership(id, &frame),
             Some(Kind::Forward) => self.forwarded(id, frame),
@@ -221,6 +228,7 @@ impl Answerer {
                 self.fail(id, &ReplicaError::BadRequest);
             }
         }
+        Ok(())
     }
 
     /// Refuses what must not be applied: a stopping node's mutations, those of a bucket that the
@@ -297,18 +305,22 @@ impl Answerer {
         }
     }
 
-    async fn name_bucket(&self, frame: &Frame) {
-        let name = match starling_protocol::decode_header::<BucketName>(&frame.header) {
-            Ok(name) => name,
-            Err(error) => return warn!(%error, "a bucket's name is not understood"),
-        };
+    /// A bucket is named once on a connection. Where that fails for a reason that may pass, the connection
+    /// ends, so that the peer names it again.
+    async fn name_bucket(&self, frame: &Frame) -> Result<(), String> {
+        let name = starling_protocol::decode_header::<BucketName>(&frame.header)
+            .map_err(|error| format!("a bucket's name is not understood: {error}"))?;
         match self.serving.adopt_bucket(name.id, name.name).await {
             Ok(()) => {
                 self.named.lock().insert(name.id);
             }
-            // Not answered: the mutations that follow are refused one by one.
-            Err(error) => warn!(%error, "a peer named a bucket that is not accepted here"),
+            Err(error) if error.is_final() => {
+                // Not answered: the mutations that follow are refused one by one.
+                warn!(%error, "a peer named a bucket that is not accepted here");
+            }
+            Err(error) => return Err(format!("cannot take note of a bucket: {error}")),
         }
+        Ok(())
     }
 
     fn pong(&self, id: u64) {
@@ -339,26 +351,26 @@ impl Answerer {
 
     fn forwarded(&self, id: u64, frame: Frame) {
         let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
+        let share = match serving.admit(frame.header.len() + frame.operand.len()) {
+            Ok(share) => share,
+            Err(error) => return answer_forwarded(&outbound, id, &Reply::error(error)),
+        };
         tokio::spawn(async move {
+            let _share = share;
             let reply = serving.execute_forwarded(&frame).await;
-            let _peer_is_gone = outbound.push(|out| {
-                encode_parts(
-                    out,
-                    Kind::Forwarded as u8,
-                    0,
-                    id,
-                    0,
-                    0,
-                    &reply.response,
-                    &reply.operand,
-                );
-            });
+            answer_forwarded(&outbound, id, &reply);
         });
     }
 
     fn fail(&self, id: u64, error: &ReplicaError) {
         fail(&self.outbound, id, error);
     }
+}
+
+fn answer_forwarded(outbound: &Outbound, id: u64, reply: &Reply) {
+    let _peer_is_gone = outbound.push(|out| {
+        encode_parts(out, Kind::Forwarded as u8, 0, id, 0, 0, &reply.response, &reply.operand);
+    });
 }
 
 fn fail(outbound: &Outbound, id: u64, error: &ReplicaError) {
@@ -383,6 +395,11 @@ fn answer_lookup(
             return fail(outbound, id, &ReplicaError::Store { reason: error.to_string() });
         }
     };
+    // A larger frame would end the connection, each time that it is asked for.
+    if state.as_ref().is_some_and(|state| kind != Kind::Digest && state.len() > STATE_BYTES_MAX) {
+        let reason = format!("a value of over {STATE_BYTES_MAX} bytes cannot be sent");
+        return fail(outbound, id, &ReplicaError::Store { reason });
+    }
     let _peer_is_gone = outbound.push(|out| {
         if kind == Kind::Digest {
             let digest = state.as_deref().map_or(0, values::digest).to_le_bytes();

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::net::Listener;
 
-pub use service::{Service, Serving};
+pub use service::{Reply, Service, Serving};
 pub use views::status;
 
 /// Accepts clients until `stop`, at most `connections_max` at once; one more is closed at once.

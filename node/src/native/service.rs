@@ -127,6 +127,20 @@ impl Serving {
         Ok(Bucket { id, name: name.to_owned(), keyspace: keyspace.to_owned(), lww })
     }
 
+    /// Room for a request of `bytes`, or why there is none.
+    ///
+    /// # Errors
+    /// The node is stopping, or has too much in flight.
+    pub fn admit(&self, bytes: usize) -> Result<Share, WireError> {
+        if self.is_stopping() {
+            return Err(WireError::ShuttingDown);
+        }
+        self.coordinator.in_flight().admit(bytes).ok_or_else(|| {
+            crate::metrics::observe_shed("in_flight_bytes");
+            WireError::Overloaded { reason: "too many bytes in flight on this node".to_owned() }
+        })
+    }
+
     /// Answers a write that a peer could not lead. It is led here or refused: never handed on again.
     pub async fn execute_forwarded(&self, frame: &Frame) -> Reply {
         let request: Request = match starling_protocol::decode_header(&frame.header) {
@@ -301,11 +315,7 @@ impl Service {
 
     /// Room for a request of `bytes`, or why there is none.
     pub(super) fn admit(&self, bytes: usize) -> Result<Share, WireError> {
-        let serving = self.ready()?;
-        serving.coordinator.in_flight().admit(bytes).ok_or_else(|| {
-            crate::metrics::observe_shed("in_flight_bytes");
-            WireError::Overloaded { reason: "too many bytes in flight on this node".to_owned() }
-        })
+        self.ready()?.admit(bytes)
     }
 
     pub(super) async fn execute(

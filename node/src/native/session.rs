@@ -44,13 +44,20 @@ struct Session {
     outbound: Arc<Outbound>,
     buckets: BTreeMap<u32, Arc<Bucket>>,
     greeted: bool,
+    /// The frame before was the greeting: from here on frames may be large.
+    just_greeted: bool,
 }
 
 pub(super) async fn run(stream: Stream, service: Arc<Service>, stop: CancellationToken) -> End {
     let Stream { mut reader, mut writer } = stream;
     let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
-    let mut session =
-        Session { service, outbound: outbound.clone(), buckets: BTreeMap::new(), greeted: false };
+    let mut session = Session {
+        service,
+        outbound: outbound.clone(),
+        buckets: BTreeMap::new(),
+        greeted: false,
+        just_greeted: false,
+    };
     let writing = outbound.write_to(&mut writer);
     tokio::pin!(writing);
     let end = tokio::select! {
@@ -82,7 +89,7 @@ impl Session {
                         if let Err(end) = self.take(frame).await {
                             return end;
                         }
-                        if self.greeted {
+                        if std::mem::take(&mut self.just_greeted) {
                             decoder = FrameDecoder::new(self.service.frame_bytes_max());
                         }
                     }
@@ -145,8 +152,11 @@ impl Session {
         let service = self.service.clone();
         match request {
             Request::Hello { wire_version, client } => {
-                self.greeted = true;
-                self.answer(id, &service.hello(wire_version, &client));
+                let reply = service.hello(wire_version, &client);
+                if matches!(reply.response, Response::Hello { .. }) {
+                    (self.greeted, self.just_greeted) = (true, true);
+                }
+                self.answer(id, &reply);
             }
             Request::OpenBucket { name } => match self.open(&name).await {
                 Ok(bucket) => self.answer(
@@ -236,7 +246,7 @@ impl Reply {
         Self { response, operand: Bytes::new() }
     }
 
-    pub(super) fn error(error: WireError) -> Self {
+    pub(crate) fn error(error: WireError) -> Self {
         Self::of(Response::Error(error))
     }
 }

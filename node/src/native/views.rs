@@ -58,6 +58,7 @@ pub fn status(serving: &Serving) -> StatusView {
     let nodes = members(serving).map(|(node, member)| {
         let liveness = serving.liveness.of(node);
         let down = matches!(liveness, Liveness::Down | Liveness::UnreachableFromMe);
+        let (hints_pending, hints_pending_bytes) = hints.pending(member.host_id);
         let down_for = down.then(|| serving.liveness.held_for(node).as_millis());
         NodeStatus {
             host_id: member.host_id.0,
@@ -67,6 +68,8 @@ pub fn status(serving: &Serving) -> StatusView {
             status: status_of(serving, node),
             owns: owns(serving, node),
             down_for_ms: down_for.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+            hints_pending,
+            hints_pending_bytes,
         }
     });
     StatusView {
@@ -75,6 +78,7 @@ pub fn status(serving: &Serving) -> StatusView {
         epoch: local.ring.epoch().n,
         node: local.host_id.0,
         nodes: nodes.collect(),
+        requests_in_flight: serving.coordinator.in_flight().requests() as u64,
         hints_pending: hints.targets().into_iter().map(|target| hints.pending(target).0).sum(),
         slots: crate::overview::slot_health(&local.ring, |node| {
             serving.liveness.is_reachable(node)

@@ -4,7 +4,6 @@
 //! Views differ in a leaderless system, so it names the node whose view it is. It is built from
 //! what the native protocol answers, so that client and server arrive at the same verdict.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -40,6 +39,8 @@ pub struct Overview {
     pub hints_pending: u64,
     /// Requests that this node is working on.
     pub requests_in_flight: u64,
+    /// The whole in one word.
+    pub verdict: Verdict,
 }
 
 /// One member.
@@ -93,6 +94,14 @@ impl Overview {
     /// What `status` says.
     #[must_use]
     pub fn new(status: &StatusView) -> Self {
+        let nodes: Vec<_> = status.nodes.iter().map(NodeOverview::new).collect();
+        let verdict = if status.slots.below_quorum > 0 {
+            Verdict::BelowQuorum
+        } else if nodes.iter().all(NodeOverview::is_up) {
+            Verdict::Healthy
+        } else {
+            Verdict::Degraded
+        };
         Self {
             cluster: Some(status.cluster.clone()),
             cluster_id: Some(hexadecimal(&status.cluster_id)),
@@ -100,10 +109,11 @@ impl Overview {
             node: Some(status.node),
             state: NodeState::Serving,
             waiting_for: Vec::new(),
-            nodes: status.nodes.iter().map(NodeOverview::new).collect(),
+            nodes,
             slots: status.slots,
             hints_pending: status.hints_pending,
-            requests_in_flight: 0,
+            requests_in_flight: status.requests_in_flight,
+            verdict,
         }
     }
 
@@ -121,29 +131,7 @@ impl Overview {
             slots: SlotHealth::default(),
             hints_pending: 0,
             requests_in_flight: 0,
-        }
-    }
-
-    /// Adds the count and the bytes of the writes kept for each node.
-    fn add_hints(&mut self, pending: &BTreeMap<Uuid, (u64, u64)>) {
-        for node in &mut self.nodes {
-            if let Some((count, bytes)) = pending.get(&node.host_id) {
-                node.hints_pending = *count;
-                node.hints_pending_bytes = *bytes;
-            }
-        }
-        self.hints_pending = pending.values().map(|(count, _)| count).sum();
-    }
-
-    /// The whole in one word.
-    #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        if self.slots.below_quorum > 0 {
-            Verdict::BelowQuorum
-        } else if self.nodes.iter().all(NodeOverview::is_up) {
-            Verdict::Healthy
-        } else {
-            Verdict::Degraded
+            verdict: Verdict::BelowQuorum,
         }
     }
 }
@@ -158,8 +146,8 @@ impl NodeOverview {
             status: status.status,
             owns: status.owns,
             down_for_ms: status.down_for_ms,
-            hints_pending: 0,
-            hints_pending_bytes: 0,
+            hints_pending: status.hints_pending,
+            hints_pending_bytes: status.hints_pending_bytes,
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! It reads and counts; it changes nothing. A digest scans on the pool for blocking work.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -80,12 +79,7 @@ impl Source {
                 self.genesis.missing().iter().map(ToString::to_string).collect(),
             );
         };
-        let hints = serving.replica.hints();
-        let pending: BTreeMap<_, _> =
-            hints.targets().into_iter().map(|target| (target.0, hints.pending(target))).collect();
         let mut overview = Overview::new(&native::status(serving));
-        overview.add_hints(&pending);
-        overview.requests_in_flight = serving.coordinator.in_flight().requests() as u64;
         if serving.is_stopping() {
             overview.state = NodeState::Stopping;
         }

@@ -3,12 +3,12 @@
 //! Invariant: a hint whose write was acknowledged is handed out until it is done, in the order of its sequence; what is dropped for want of
 //! room leaves a durable `needs_repair` mark on its target.
 //!
-//! It sends nothing and knows no schedule; the node's hint worker replays.
+//! It sends nothing and knows no schedule; the node's handoff replays.
 
 mod envelope;
 mod ledger;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -139,31 +139,46 @@ impl Hints {
         }
     }
 
-    /// Keeps one hint for each target in a batch of its own: for replicas that did not answer in time. May block.
-    pub fn keep(&self, targets: &[HostId], hint: &Hint) -> Result<(), HintError> {
-        let mut batch = Batch::with_capacity(targets.len());
-        let reservation = self.push(&mut batch, targets, hint);
+    /// Keeps hints in one batch; where that fails their targets need repair. May block.
+    pub fn keep_all(&self, hints: &[(HostId, Hint)]) -> Result<(), HintError> {
+        let mut batch = Batch::with_capacity(hints.len());
+        let reservations: Vec<_> =
+            hints.iter().map(|(target, hint)| self.push(&mut batch, &[*target], hint)).collect();
         let written = self.store.write_waiting(batch);
-        self.settle(reservation, written.is_ok());
+        for reservation in reservations {
+            self.settle(reservation, written.is_ok());
+        }
+        if written.is_err() {
+            let targets: BTreeSet<HostId> = hints.iter().map(|(target, _)| *target).collect();
+            targets.into_iter().try_for_each(|target| self.give_up(target))?;
+        }
         Ok(written?)
     }
 
-    /// The target's next hints above both `after` and its cursor, in order, at least one and then up to `bytes_max` of them. May block.
+    /// A write owed to `target` will not reach it as a hint: it needs repair. May block.
+    pub fn give_up(&self, target: HostId) -> Result<(), HintError> {
+        self.ledgers.lock().entry(target).or_insert_with(|| Ledger::new(0)).needs_repair = true;
+        let mut batch = Batch::with_capacity(1);
+        batch.put(Family::Meta, mark_key(REPAIR_PREFIX, target), Bytes::from_static(b"1"));
+        Ok(self.store.write_waiting(batch)?)
+    }
+
+    /// The target's next hints above its cursor, in order, at most `count_max`, at least one and then up to `bytes_max` of them. May block.
     pub fn next(
         &self,
         target: HostId,
-        after: u64,
+        count_max: usize,
         bytes_max: u64,
     ) -> Result<Vec<OwedHint>, HintError> {
         let (after, end) = match self.ledgers.lock().get(&target) {
-            Some(ledger) => (after.max(ledger.cursor()), ledger.settled_end()),
+            Some(ledger) => (ledger.cursor(), ledger.settled_end()),
             None => return Ok(Vec::new()),
         };
         let mut owed = Vec::new();
         let mut bytes = 0;
         let mut take = |key: &[u8], value: &[u8]| {
             bytes += stored_bytes(value);
-            if !owed.is_empty() && bytes > bytes_max {
+            if owed.len() >= count_max || !owed.is_empty() && bytes > bytes_max {
                 return ControlFlow::Break(());
             }
             if let Some((_, sequence)) = decode_hint_key(key) {

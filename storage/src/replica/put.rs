@@ -20,7 +20,7 @@ use crate::hints::{Hint, Reservation};
 use crate::identity::ActorChange;
 use crate::planted::Bug;
 use crate::store::{Batch, Family, Lookup, StoreError, Tier};
-use crate::values::{Actor, Causal, Context, DecodeError, OperationId, put_delta};
+use crate::values::{Actor, Causal, Context, OperationId, put_delta};
 
 /// One put or delete for this replica to lead.
 #[derive(Clone, Debug)]
@@ -68,6 +68,11 @@ pub enum NotLeading {
         /// The operating system's words.
         reason: String,
     },
+    /// It cannot read what it has of the key.
+    Unreadable {
+        /// What the store or the decoder said.
+        reason: String,
+    },
     /// It needs a new actor and cannot make one durable.
     NoActor {
         /// The operating system's words.
@@ -82,6 +87,9 @@ impl fmt::Display for NotLeading {
             NotLeading::Stopped => f.write_str("it is stopping"),
             NotLeading::Lease { reason } => {
                 write!(f, "its clock's lease cannot be written: {reason}")
+            }
+            NotLeading::Unreadable { reason } => {
+                write!(f, "its state of the key cannot be read: {reason}")
             }
             NotLeading::NoActor { reason } => write!(f, "its identity cannot be written: {reason}"),
         }
@@ -124,12 +132,9 @@ pub enum PutError {
     /// This replica leads no writes now.
     #[error("this replica cannot lead a write: {0}")]
     NotLeading(NotLeading),
-    /// The stored state cannot be read.
-    #[error("the stored state is unreadable: {0}")]
-    Undecodable(#[from] DecodeError),
-    /// The store failed; [`StoreError::is_ambiguous`] says whether the write may have happened.
+    /// The store failed in the middle of the write, which may have happened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
 }
 
 /// Puts on their way into one write of the store.
@@ -185,7 +190,7 @@ impl Replica {
     ) -> Result<Put, PutError> {
         self.check_size(request.value.as_ref().map_or(0, Bytes::len))?;
         let state = match group.joined.get(&request.key) {
-            Some(joined) => Causal::decode(joined.clone())?,
+            Some(joined) => Causal::decode(joined.clone()).map_err(unreadable)?,
             None => self.own_state(&request.key, tier)?,
         };
         self.check_client(request, &state)?;
@@ -243,15 +248,17 @@ impl Replica {
             Err(StoreError::Stalled) => Err(PutError::NotCached),
             Err(error) => {
                 // The dots may or may not be in the store: nobody may vouch for them from here on.
-                self.new_actor(me, ActorChange::AmbiguousWrite)?;
+                if let Err(no_actor) = self.new_actor(me, ActorChange::AmbiguousWrite) {
+                    self.commit.fail(&format!("{error}; and then {no_actor}"));
+                }
                 Err(PutError::Store(error))
             }
         }
     }
 
     fn own_state(&self, key: &[u8], tier: Tier) -> Result<Causal, PutError> {
-        match self.store.get(Family::Data, key, tier)? {
-            Lookup::Found(bytes) => Ok(Causal::decode(bytes)?),
+        match self.store.get(Family::Data, key, tier).map_err(unreadable)? {
+            Lookup::Found(bytes) => Causal::decode(bytes).map_err(unreadable),
             Lookup::Absent => Ok(Causal::default()),
             Lookup::NotCached => Err(PutError::NotCached),
         }
@@ -346,4 +353,8 @@ fn not_leading(error: ClockError) -> PutError {
         ClockError::Stopped => NotLeading::Stopped,
         other => NotLeading::Lease { reason: other.to_string() },
     })
+}
+
+fn unreadable(reason: impl fmt::Display) -> PutError {
+    PutError::NotLeading(NotLeading::Unreadable { reason: reason.to_string() })
 }

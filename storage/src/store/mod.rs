@@ -102,13 +102,6 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
-    /// Whether a write that failed like this may nevertheless be found after a restart.
-    pub fn is_ambiguous(&self) -> bool {
-        !matches!(self, StoreError::Stalled | StoreError::Locked { .. })
-    }
-}
-
 /// One step of a [`Batch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {

@@ -239,6 +239,11 @@ impl Stage<'_> {
             }
             Fault::CutClient(client, node) => sim.partition(client_name(client), address(node)),
             Fault::Hold(a, b) => sim.hold(address(a), address(b)),
+            Fault::HoldAll(node) => {
+                for other in self.others(node) {
+                    sim.hold(address(node), address(other));
+                }
+            }
             Fault::HealNetwork => self.heal_network(sim),
             Fault::Latency(max) => {
                 sim.set_max_message_latency(Duration::from_millis(u64::from(max)));

@@ -78,6 +78,8 @@ pub enum Fault {
     Isolate(u8),
     /// Messages between two nodes wait until the network is healed.
     Hold(u8, u8),
+    /// Messages between a node and every other wait until the network is healed.
+    HoldAll(u8),
     /// Nothing passes between a client and a node.
     CutClient(u8, u8),
     /// The network is whole again.
@@ -162,7 +164,8 @@ impl Scenario {
             }
             9..=10 => (Fault::Cut(node, other), Fault::HealNetwork),
             11..=12 => (Fault::CutOneWay(node, other), Fault::HealNetwork),
-            13..=14 => (Fault::Isolate(node), Fault::HealNetwork),
+            13 => (Fault::Isolate(node), Fault::HealNetwork),
+            14 => (Fault::HoldAll(node), Fault::HealNetwork),
             15..=16 => (Fault::Hold(node, other), Fault::HealNetwork),
             17..=18 => {
                 let client = random.random_range(1..=self.clients);
