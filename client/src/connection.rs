@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::node_clock::NodeClock;
 use crate::seams::{Reader, Writer};
 
 /// A node silent for this long with requests in flight is left: within 200 ms, as it takes a sweep to
@@ -23,6 +24,9 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(175);
 /// A node silent for this long may be at the other end of nothing: the connection is made anew.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_millis(25);
+/// A write that a node has not begun by then it refuses: the client is about to ask another, and a write that
+/// begins after its repetition was acknowledged, and perhaps deleted, would bring its value back.
+const BEGIN_WITHIN: Duration = Duration::from_millis(150);
 /// A node is given so much less time than the client waits: its own verdict, which says how many replicas
 /// answered, then arrives before the client gives up.
 const VERDICT_TRAVELS: Duration = Duration::from_millis(100);
@@ -87,6 +91,7 @@ struct State {
     heard_at: Instant,
     silent: bool,
     latency_us: u64,
+    clock: NodeClock,
 }
 
 struct Call {
@@ -107,6 +112,7 @@ impl Connection {
                 heard_at: now(),
                 silent: false,
                 latency_us: 0,
+                clock: NodeClock::new(now()),
             }),
             wake: Notify::new(),
         });
@@ -155,7 +161,13 @@ impl Connection {
         let id = state.next_id;
         state.next_id += 1;
         let was_empty = state.out.is_empty();
-        encode_parts(&mut state.out, kind::REQUEST, 0, id, budget_ms, 0, request, operand);
+        let begin_by = match request {
+            Request::Put { .. } | Request::Delete { .. } => state.clock.uptime_ms(sent_at),
+            _ => None,
+        };
+        let within = u64::try_from(budget.min(BEGIN_WITHIN).as_millis()).unwrap_or(u64::MAX);
+        let begin_by = begin_by.map_or(0, |uptime_ms| uptime_ms + within);
+        encode_parts(&mut state.out, kind::REQUEST, 0, id, budget_ms, begin_by, request, operand);
         state.calls.insert(id, Call { answer, sent_at, deadline });
         drop(state);
         if was_empty {
@@ -227,6 +239,9 @@ impl Connection {
                             Ok(response) => Ok((response, frame.operand)),
                             Err(_) => Err(CallError::Garbled),
                         };
+                        if frame.mint != 0 {
+                            self.state.lock().clock.observe(frame.mint, now());
+                        }
                         self.answered(frame.request_id, answer);
                     }
                     Ok(None) => break,

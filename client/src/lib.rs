@@ -46,6 +46,7 @@ mod cluster;
 mod connection;
 mod error;
 pub mod load;
+mod node_clock;
 mod request;
 pub mod seams;
 

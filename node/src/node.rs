@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use starling_ring::{HostId, Ring};
-use starling_storage::{Replica, StopError};
+use starling_storage::{ActorChange, Replica, StopError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +29,7 @@ use crate::membership::{ClusterRecord, Driver, Genesis, GenesisFailure, Liveness
 use crate::native::{self, Service, Serving};
 use crate::opening::{OpenedNode, StartError, bind, candidate, check_unchanged, open};
 use crate::overload::InFlight;
-use crate::seams::{Data, Seams};
+use crate::seams::{Data, Fatal, Seams};
 use crate::time::now;
 
 /// How long requests in flight may take to finish when the node stops.
@@ -271,6 +271,18 @@ impl Joining {
         Ok(())
     }
 
+    /// Ends the node under a name that it never takes again: what its peers hold against it, a disk taken back to
+    /// a copy or one that runs twice, is true at the next start as well.
+    fn fatal(&self) -> Fatal {
+        let (identity, fatal) = (self.opened.identity.clone(), self.seams.fatal.clone());
+        Arc::new(move |reason| {
+            if let Err(error) = identity.new_actor(ActorChange::AmnesiaRevealed) {
+                error!(%error, "cannot take a new actor");
+            }
+            fatal(reason);
+        })
+    }
+
     fn serve(self, local: &Arc<Local>) {
         let liveness = Arc::new(LivenessTable::new(local.ring.members().len(), local.me));
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
@@ -296,6 +308,7 @@ impl Joining {
         };
         let in_flight_bytes =
             usize::try_from(self.config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
+        let fatal = self.fatal();
         let replica = self.opened.replica;
         let coordinator = Arc::new(Coordinator::new(coordinator::Parts {
             local: local.clone(),
@@ -315,7 +328,7 @@ impl Joining {
             liveness.clone(),
             rng,
             wall_clock.clone(),
-            self.seams.fatal.clone(),
+            fatal,
         );
         let stop = self.stop.clone();
         self.tasks.spawn(async move {

@@ -79,6 +79,19 @@ impl Outbound {
         queue.waiting.len() + queue.writing
     }
 
+    /// Appends what `encode` writes as soon as there is room.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`].
+    pub async fn push_when_room(&self, encode: impl Fn(&mut BytesMut)) -> Result<(), Refused> {
+        loop {
+            match self.push(&encode) {
+                Err(Refused::Full) => self.has_room().await,
+                taken => return taken,
+            }
+        }
+    }
+
     /// Ends the queue: what waits is still written, later frames are refused.
     pub fn close(&self) {
         self.queue.lock().closed = true;

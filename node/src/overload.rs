@@ -2,7 +2,7 @@
 //! `Overloaded` answers instead of growing memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Charged per request on top of its bytes: its task, its counters, its frames.
 const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
@@ -53,6 +53,55 @@ impl InFlight {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.account.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// Memory that a request turns out to need while it is carried out.
+#[derive(Debug)]
+pub struct Held {
+    account: Arc<Account>,
+    bytes: AtomicUsize,
+    refused: AtomicBool,
+}
+
+impl InFlight {
+    /// For one request; nothing is held yet.
+    #[must_use]
+    pub fn hold(&self) -> Held {
+        Held {
+            account: self.account.clone(),
+            bytes: AtomicUsize::new(0),
+            refused: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Held {
+    /// Charges `bytes` more, unless the account is full. What is small goes with the request's own charge.
+    pub fn take(&self, bytes: usize) -> bool {
+        if bytes <= REQUEST_OVERHEAD_BYTES {
+            return true;
+        }
+        let before = self.account.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.account.bytes_max {
+            self.account.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.refused.store(true, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether there was no room for something.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.bytes.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 

@@ -431,3 +431,20 @@ fn an_unreadable_state_is_refused_and_kept() {
         assert_eq!(replica.read(KEY, Tier::Any).unwrap(), Lookup::Found(garbage));
     });
 }
+
+/// Without a new boot nothing else would tell that the last run may have lost what it minted.
+#[test]
+fn after_a_failed_sync_the_next_run_writes_under_another_actor() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let actor = replica.identity().actor();
+    machine.store.make_sync_fail(true);
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+        sync(&replica);
+    }));
+    assert!(failed.is_err(), "the failed sync was not fatal");
+    drop(replica);
+    machine.store.make_sync_fail(false);
+    assert_ne!(machine.start().identity().actor(), actor);
+}

@@ -242,6 +242,27 @@ impl Cluster {
         }
     }
 
+    /// Waits until `holds` of what `/metrics` of node `number` says.
+    ///
+    /// # Panics
+    /// If it does not within `within`.
+    pub async fn wait_for_metrics(
+        &self,
+        number: u8,
+        within: Duration,
+        holds: impl Fn(&str) -> bool,
+    ) {
+        let until = now() + within;
+        loop {
+            let answer = self.nodes[usize::from(number) - 1].ask("/metrics").await;
+            if answer.as_ref().is_ok_and(|answer| holds(&answer.body)) {
+                return;
+            }
+            assert!(now() < until, "still not so after {within:?} at node {number}: {answer:?}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// The count of keys and the scan hash of a bucket at node `number`.
     ///
     /// # Panics

@@ -38,7 +38,7 @@ struct Queue {
 
 struct Waiting {
     request: PutRequest,
-    deadline: Instant,
+    begin_by: Instant,
     done: oneshot::Sender<Result<Put, PutError>>,
 }
 
@@ -47,19 +47,20 @@ impl Leading {
         Self { replica, blocking, queue: Arc::default() }
     }
 
-    /// Leads one put. It may wait until `deadline` for a clock that has just started.
+    /// Leads one put, or refuses it once `begin_by` has passed. It may wait so long for a clock that has
+    /// just started.
     ///
     /// # Errors
     /// [`PutError`]; never `NotCached`.
     pub(super) async fn put(
         &self,
         request: PutRequest,
-        deadline: Instant,
+        begin_by: Instant,
     ) -> Result<Put, PutError> {
         let (done, outcome) = oneshot::channel();
         let is_first = {
             let mut queue = self.queue.lock();
-            queue.waiting.push(Waiting { request, deadline, done });
+            queue.waiting.push(Waiting { request, begin_by, done });
             !std::mem::replace(&mut queue.draining, true)
         };
         if is_first {
@@ -104,13 +105,21 @@ impl Leading {
 
 /// Answers those whose outcome is final, and returns the others.
 fn put_all(replica: &Replica, group: Vec<Waiting>, tier: Tier) -> Vec<Waiting> {
+    let began = now();
+    let (group, too_late): (Vec<_>, Vec<_>) =
+        group.into_iter().partition(|put| began < put.begin_by);
+    for put in too_late {
+        crate::metrics::observe_shed("too_late");
+        // A request that was given up waits for nothing.
+        let _unwanted = put.done.send(Err(PutError::NotLeading(NotLeading::TooLate)));
+    }
     let (requests, waiters): (Vec<_>, Vec<_>) =
-        group.into_iter().map(|put| (put.request, (put.deadline, put.done))).unzip();
+        group.into_iter().map(|put| (put.request, (put.begin_by, put.done))).unzip();
     let outcomes = replica.put_all(&requests, tier);
     let mut late = Vec::new();
-    for ((request, (deadline, done)), outcome) in requests.into_iter().zip(waiters).zip(outcomes) {
-        if may_still_be_led(&outcome, tier, deadline) {
-            late.push(Waiting { request, deadline, done });
+    for ((request, (begin_by, done)), outcome) in requests.into_iter().zip(waiters).zip(outcomes) {
+        if may_still_be_led(&outcome, tier, begin_by) {
+            late.push(Waiting { request, begin_by, done });
         } else {
             // The write stands even if its client is gone.
             let _client_is_gone = done.send(outcome);
@@ -119,10 +128,10 @@ fn put_all(replica: &Replica, group: Vec<Waiting>, tier: Tier) -> Vec<Waiting> {
     late
 }
 
-fn may_still_be_led(outcome: &Result<Put, PutError>, tier: Tier, deadline: Instant) -> bool {
+fn may_still_be_led(outcome: &Result<Put, PutError>, tier: Tier, begin_by: Instant) -> bool {
     match outcome {
         Err(PutError::NotLeading(NotLeading::Booting { wait_us })) => {
-            now() + Duration::from_micros(*wait_us) < deadline
+            now() + Duration::from_micros(*wait_us) < begin_by
         }
         Err(
             PutError::NotCached

@@ -86,6 +86,8 @@ pub struct WriteRequest {
     pub operation: OperationId,
     /// The value; none deletes.
     pub value: Option<bytes::Bytes>,
+    /// When it is too late to begin: the client may have repeated it elsewhere by now.
+    pub begin_by: Instant,
     /// When the answer stops being worth having.
     pub deadline: Instant,
 }

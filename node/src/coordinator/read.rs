@@ -1,6 +1,8 @@
 //! A read, top to bottom: plan, ask, compare digests; where they differ, fetch the states, join
 //! them, and write the join back before answering.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use starling_ring::Operation;
 use starling_storage::planted::Bug;
@@ -16,6 +18,7 @@ use super::write_gather::WriteGather;
 use super::{Coordinator, ReadRequest, RequestError};
 use crate::internode::message::Kind;
 use crate::internode::{Waiter, link};
+use crate::overload::Held;
 use crate::time::now;
 
 /// What a read found.
@@ -25,6 +28,8 @@ pub struct ReadResult {
     pub values: Vec<Bytes>,
     /// The sealed context of all that was seen.
     pub context: Bytes,
+    /// The memory of the states behind the values.
+    pub held: Arc<Held>,
 }
 
 /// How many replicas are asked for the state itself.
@@ -44,16 +49,21 @@ impl Coordinator {
     /// # Errors
     /// [`RequestError`]; a read changes nothing but staleness, whatever it answers.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadResult, RequestError> {
-        let state = self.read_state(&request).await?;
+        let held = Arc::new(self.in_flight.hold());
+        let state = self.read_state(&request, &held).await?;
         let values = state.visible(request.bucket.lww).into_iter();
         let values: Vec<Bytes> = values.map(|sibling| sibling.value.clone()).collect();
         crate::metrics::observe_siblings(values.len());
         let context = self.seal(&request.bucket, &request.key, state.context());
-        Ok(ReadResult { values, context })
+        Ok(ReadResult { values, context, held })
     }
 
     /// Reads the whole causal state of a key at the request's level.
-    pub(super) async fn read_state(&self, request: &ReadRequest) -> Result<Causal, RequestError> {
+    async fn read_state(
+        &self,
+        request: &ReadRequest,
+        held: &Arc<Held>,
+    ) -> Result<Causal, RequestError> {
         let began = now();
         let plan = self.plan(&request.bucket, &request.key, request.level, Operation::Read)?;
         self.check_available(&plan)?;
@@ -61,13 +71,13 @@ impl Coordinator {
             Some(token) => Some(self.unseal(&request.bucket, &request.key, token)?),
             None => None,
         };
-        let answers = self.ask(&plan, Ask::OneState, request.deadline).await?;
+        let answers = self.ask(&plan, Ask::OneState, held, request.deadline).await?;
         let blind = self.planted.is(Bug::DigestsAlwaysAgree);
         let state = match agreed(&answers, blind) {
             Some(state) => decode(state)?,
             None => {
                 crate::metrics::observe_digest_mismatch();
-                let states = self.ask(&plan, Ask::States, request.deadline).await?;
+                let states = self.ask(&plan, Ask::States, held, request.deadline).await?;
                 self.reconcile(&plan, &states, request.deadline).await?
             }
         };
@@ -76,7 +86,7 @@ impl Coordinator {
             Some(floor)
                 if !floor.is_subset(state.context()) && !self.planted.is(Bug::IgnoreFloor) =>
             {
-                self.raise_to_floor(&plan, &floor, request.deadline).await
+                self.raise_to_floor(&plan, &floor, held, request.deadline).await
             }
             _ => Ok(state),
         }
@@ -87,9 +97,10 @@ impl Coordinator {
         &self,
         plan: &Plan,
         floor: &Context,
+        held: &Arc<Held>,
         deadline: Instant,
     ) -> Result<Causal, RequestError> {
-        let states = self.ask(plan, Ask::Everyone, deadline).await?;
+        let states = self.ask(plan, Ask::Everyone, held, deadline).await?;
         let state = self.reconcile(plan, &states, deadline).await?;
         if floor.is_subset(state.context()) { Ok(state) } else { Err(RequestError::FloorNotMet) }
     }
@@ -98,6 +109,7 @@ impl Coordinator {
         &self,
         plan: &Plan,
         ask: Ask,
+        held: &Arc<Held>,
         deadline: Instant,
     ) -> Result<Vec<Option<Answer>>, RequestError> {
         let preference = self.preference(plan);
@@ -111,6 +123,7 @@ impl Coordinator {
         let replicas = plan.replicas().len();
         let (gather, mut decision) = ReadGather::new(
             plan.tracker.clone(),
+            held.clone(),
             replicas,
             match ask {
                 Ask::Everyone => chosen.len(),
@@ -140,7 +153,8 @@ impl Coordinator {
                 verdict = &mut decision => {
                     return self.answers_of(plan, &gather, verdict.unwrap_or(Verdict::Impossible));
                 }
-                () = gather.wants_another.notified() => {
+                permit = gather.wants_another.acquire() => {
+                    permit.expect("the permits are never closed").forget();
                     another();
                 }
                 () = &mut timer => {
@@ -164,6 +178,12 @@ impl Coordinator {
     ) -> Result<Vec<Option<Answer>>, RequestError> {
         match verdict {
             Verdict::Met => Ok(gather.answers()),
+            _ if gather.was_refused() => {
+                crate::metrics::observe_shed("in_flight_bytes");
+                Err(RequestError::Overloaded {
+                    reason: "too many bytes in flight on this node for a value of this size",
+                })
+            }
             Verdict::Undecided | Verdict::Impossible => Err(self.unavailable(plan, gather.tally())),
         }
     }
@@ -174,7 +194,7 @@ impl Coordinator {
         plan: &Plan,
         index: usize,
         kind: Kind,
-        gather: &std::sync::Arc<ReadGather>,
+        gather: &Arc<ReadGather>,
         deadline: Instant,
     ) {
         let node = plan.replicas()[index];
@@ -193,7 +213,7 @@ impl Coordinator {
         self.ask_node(node, &request, Waiter::new(gather.clone(), number(index)));
     }
 
-    fn question_here(&self, plan: &Plan, index: usize, gather: std::sync::Arc<ReadGather>) {
+    fn question_here(&self, plan: &Plan, index: usize, gather: Arc<ReadGather>) {
         let mint = self.replica.clock().last();
         match self.replica.read(&plan.storage_key, Tier::Cached) {
             Ok(Lookup::Found(state)) => {
@@ -209,14 +229,14 @@ impl Coordinator {
                     let failed = answer.is_none();
                     gather.record(index, answer);
                     if failed {
-                        gather.wants_another.notify_one();
+                        gather.wants_another.add_permits(1);
                     }
                 });
             }
             Err(error) => {
                 tracing::error!(%error, "cannot read from the store");
                 gather.record(index, None);
-                gather.wants_another.notify_one();
+                gather.wants_another.add_permits(1);
             }
         }
     }

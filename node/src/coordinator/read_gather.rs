@@ -6,12 +6,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use starling_protocol::Frame;
 use starling_storage::values;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::quorum::{QuorumTracker, Tally, Verdict};
 use crate::internode::link::{Late, state_of};
 use crate::internode::message::Kind;
 use crate::internode::{LinkError, ReplySink};
+use crate::overload::Held;
 
 /// What a replica said of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +34,10 @@ impl Answer {
 
 /// One round of questions.
 pub(super) struct ReadGather {
+    held: Arc<Held>,
     counting: Mutex<Counting>,
-    /// Wakes the read when a contacted replica failed or fell silent: ask another one.
-    pub(super) wants_another: Notify,
+    /// A permit for each contacted replica that failed or fell silent: ask another one.
+    pub(super) wants_another: Semaphore,
 }
 
 struct Counting {
@@ -51,6 +53,7 @@ impl ReadGather {
     /// `replicas` have answered or failed.
     pub(super) fn new(
         tracker: QuorumTracker,
+        held: Arc<Held>,
         replicas: usize,
         answered_min: usize,
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
@@ -62,15 +65,22 @@ impl ReadGather {
             answered_min,
             decided: Some(decided),
         };
-        (Arc::new(Self { counting: Mutex::new(counting), wants_another: Notify::new() }), decision)
+        let counting = Mutex::new(counting);
+        (Arc::new(Self { held, counting, wants_another: Semaphore::new(0) }), decision)
     }
 
     /// Counts one replica, this node's own included.
     pub(super) fn record(&self, replica: usize, answer: Option<Answer>) {
+        // A state for which there is no room is as good as none.
+        let answer = answer.filter(|answer| match answer {
+            Answer::State(Some(state), _) => self.held.take(state.len()),
+            Answer::State(None, _) | Answer::Digest(_) => true,
+        });
         let mut counting = self.counting.lock();
         let verdict = counting.tracker.record(replica, answer.is_some());
         counting.answers[replica] = answer;
         counting.answered += 1;
+        let verdict = if self.was_refused() { Verdict::Impossible } else { verdict };
         let over = match verdict {
             Verdict::Undecided => false,
             Verdict::Met => counting.answered >= counting.answered_min,
@@ -87,6 +97,11 @@ impl ReadGather {
         self.counting.lock().answers.clone()
     }
 
+    /// Whether there was no room for a state.
+    pub(super) fn was_refused(&self) -> bool {
+        self.held.was_refused()
+    }
+
     pub(super) fn tally(&self) -> Tally {
         self.counting.lock().tracker.tally()
     }
@@ -98,13 +113,13 @@ impl ReplySink for ReadGather {
         let failed = answer.is_none();
         self.record(usize::from(replica), answer);
         if failed {
-            self.wants_another.notify_one();
+            self.wants_another.add_permits(1);
         }
     }
 
     fn late(&self, _replica: u8, late: Late) {
         if late == Late::Silent {
-            self.wants_another.notify_one();
+            self.wants_another.add_permits(1);
         }
     }
 }

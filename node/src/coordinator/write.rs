@@ -7,7 +7,7 @@ use bytes::Bytes;
 use starling_ring::{HostId, Operation};
 use starling_storage::planted::Bug;
 use starling_storage::values::Context;
-use starling_storage::{Hint, Put, PutError, PutRequest, StoreError};
+use starling_storage::{Hint, NotLeading, Put, PutError, PutRequest, StoreError};
 
 use super::plan::Plan;
 use super::quorum::Verdict;
@@ -35,11 +35,6 @@ impl Coordinator {
         };
         self.check_available(&plan)?;
         let context = self.context_of(&request)?;
-        if now() >= request.deadline {
-            return Err(RequestError::Overloaded {
-                reason: "the deadline passed before the write began",
-            });
-        }
         let down = self.replicas_down(&plan);
         let put = self.put_here(&plan, &request, context, &down).await?;
         let token = self.seal(&request.bucket, &request.key, &put.context);
@@ -85,7 +80,7 @@ impl Coordinator {
             lww: request.bucket.lww,
             hints,
         };
-        let put = self.leading.put(put, request.deadline).await;
+        let put = self.leading.put(put, request.begin_by).await;
         let put = put.map_err(|error| put_error(&error))?;
         crate::metrics::observe_hints_stored(hint_count);
         Ok(put)
@@ -165,6 +160,9 @@ fn put_error(error: &PutError) -> RequestError {
             RequestError::ValueTooLarge { len: *bytes, max: *max }
         }
         PutError::ClockSkew { ahead_us, .. } => RequestError::ClockSkew { ahead_us: *ahead_us },
+        PutError::NotLeading(NotLeading::TooLate) => {
+            RequestError::Overloaded { reason: "it lay for too long before it could begin" }
+        }
         PutError::NotLeading(reason) => RequestError::NoLeader { reason: reason.to_string() },
         PutError::Store(StoreError::Stalled) => {
             RequestError::Overloaded { reason: "the store is behind with flushing" }

@@ -19,6 +19,8 @@ use super::message::{Kind, ReplicaError};
 use crate::outbound::{Outbound, Refused};
 use crate::time::now;
 
+/// The largest header and operand that are sent together: a larger frame would end the connection.
+pub(super) const PAYLOAD_BYTES_MAX: usize = super::links::FRAME_BYTES_MAX - 1024;
 /// Without a byte from the peer for this long, reads in flight are sent elsewhere too.
 pub const SILENCE: Duration = Duration::from_millis(200);
 /// A write not answered after this long is hinted as well.
@@ -287,6 +289,9 @@ impl Connection {
     }
 
     fn send(&self, request: &Request<'_>, waiter: Waiter) {
+        if request.header.len() + request.operand.len() > PAYLOAD_BYTES_MAX {
+            return waiter.answer(Err(LinkError::NotSent("it is too large to be sent")));
+        }
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let sent_at = now();
         let named = {

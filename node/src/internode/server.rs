@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::handshake;
+use super::link::PAYLOAD_BYTES_MAX;
 use super::links::FRAME_BYTES_MAX;
 use super::message::{ABSENT, BucketName, FRESH, Hello, Kind, Refusal, ReplicaError};
 use crate::membership::{Genesis, PeerEvent};
@@ -31,8 +32,6 @@ use crate::time::now;
 /// Answers that may wait for a peer that does not read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const READ_CHUNK: usize = 256 * 1024;
-/// The largest value sent to a peer: a frame has a header too.
-const STATE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 
 /// Who answers: at first only for the creation of the cluster, then for everything.
 #[derive(Clone)]
@@ -396,8 +395,8 @@ fn answer_lookup(
         }
     };
     // A larger frame would end the connection, each time that it is asked for.
-    if state.as_ref().is_some_and(|state| kind != Kind::Digest && state.len() > STATE_BYTES_MAX) {
-        let reason = format!("a value of over {STATE_BYTES_MAX} bytes cannot be sent");
+    if state.as_ref().is_some_and(|state| kind != Kind::Digest && state.len() > PAYLOAD_BYTES_MAX) {
+        let reason = format!("a value of over {PAYLOAD_BYTES_MAX} bytes cannot be sent");
         return fail(outbound, id, &ReplicaError::Store { reason });
     }
     let _peer_is_gone = outbound.push(|out| {

@@ -259,6 +259,7 @@ impl Driver {
             }
             Liveness::Down => warn!(%peer, "peer is down"),
         }
+        self.judge_own_clock();
     }
 
     fn gossip(&mut self, event: gossip::Event) {
@@ -355,10 +356,7 @@ impl Driver {
         let living = (0..).map(NodeIndex).zip(&self.offsets_us);
         let living = living.filter(|(node, _)| self.liveness.is_reachable(*node));
         let mut offsets: Vec<i64> = living.filter_map(|(_, offset)| *offset).collect();
-        if offsets.is_empty() {
-            return;
-        }
-        // This node agrees with itself.
+        // This node agrees with itself; where no peer lives, nobody says otherwise.
         offsets.push(0);
         offsets.sort_unstable();
         let median = offsets[offsets.len() / 2];

@@ -59,6 +59,12 @@ impl LivenessTable {
         u64::try_from(now().saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The moment at which [`Self::uptime_ms`] is so much.
+    #[must_use]
+    pub fn at_uptime_ms(&self, uptime_ms: u64) -> Instant {
+        self.started + Duration::from_millis(uptime_ms.min(u64::from(u32::MAX) * 1_000))
+    }
+
     /// What is believed of `peer`.
     #[must_use]
     pub fn of(&self, peer: NodeIndex) -> Liveness {

@@ -20,7 +20,7 @@ use crate::internode::message::{Kind, ReplicaError};
 use crate::local::Local;
 use crate::membership::{LivenessTable, PeerEvent};
 use crate::metrics::{Op, observe_request};
-use crate::overload::Share;
+use crate::overload::{Held, Share};
 use crate::time::now;
 
 /// The version of the native protocol.
@@ -35,6 +35,8 @@ pub struct Reply {
     pub response: Response,
     /// The operand: the siblings of a value.
     pub operand: Bytes,
+    /// The memory of the states behind it, until it is sent.
+    pub(super) _held: Option<Arc<Held>>,
 }
 
 /// The client port's view of the node: before the cluster exists it can only say so.
@@ -199,6 +201,7 @@ impl Serving {
                 Reply {
                     response: Response::Value { sibling_lens, context },
                     operand: concat(found.values),
+                    _held: Some(found.held),
                 }
             }
             Err(error) => Reply::error(wire_error(&error)),
@@ -248,6 +251,10 @@ impl Serving {
             context: context.map(|token| token.0),
             operation: OperationId(operation),
             value,
+            begin_by: match frame.mint {
+                0 => deadline,
+                uptime_ms => deadline.min(self.liveness.at_uptime_ms(uptime_ms)),
+            },
             deadline,
         };
         let level = write.level;
@@ -281,6 +288,11 @@ impl Service {
         let serving =
             serving.ok_or_else(|| WireError::NotReady { waiting_for: (self.waiting_for)() })?;
         if serving.is_stopping() { Err(WireError::ShuttingDown) } else { Ok(serving) }
+    }
+
+    /// For how long this node has known its cluster, in milliseconds: what the clocks of clients follow.
+    pub(super) fn uptime_ms(&self) -> u64 {
+        self.serving.get().map_or(0, |serving| serving.liveness.uptime_ms())
     }
 
     pub(super) fn hello(&self, wire_version: u16, client: &str) -> Reply {
@@ -353,7 +365,7 @@ fn forwarded(answer: &Frame) -> Reply {
         });
     }
     match starling_protocol::decode_header(&answer.header) {
-        Ok(response) => Reply { response, operand: answer.operand.clone() },
+        Ok(response) => Reply { response, operand: answer.operand.clone(), _held: None },
         Err(error) => Reply::error(WireError::Internal { message: error.to_string() }),
     }
 }

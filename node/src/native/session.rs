@@ -94,7 +94,7 @@ impl Session {
                         }
                     }
                     Ok(None) => break,
-                    Err(error) => return self.damaged(&error),
+                    Err(error) => return self.damaged(&error).await,
                 }
             }
             self.outbound.has_room().await;
@@ -118,9 +118,9 @@ impl Session {
 
     /// A stream that has lost its framing cannot be trusted with another frame: the client is told
     /// why, and closed. Requests already taken are still answered.
-    fn damaged(&self, error: &FrameError) -> End {
+    async fn damaged(&self, error: &FrameError) -> End {
         crate::metrics::observe_bad_frame("client");
-        self.answer(0, &Reply::error(WireError::BadRequest { message: error.to_string() }));
+        self.answer(0, &Reply::error(WireError::BadRequest { message: error.to_string() })).await;
         End::Misbehaved(error.to_string())
     }
 
@@ -129,7 +129,7 @@ impl Session {
         if frame.kind != kind::REQUEST {
             crate::metrics::observe_bad_frame("client");
             let message = format!("unknown message kind {:#04x}", frame.kind);
-            self.answer(id, &Reply::error(WireError::BadRequest { message }));
+            self.answer(id, &Reply::error(WireError::BadRequest { message })).await;
             return Ok(());
         }
         let request: Request = match starling_protocol::decode_header(&frame.header) {
@@ -137,7 +137,7 @@ impl Session {
             Err(error) => {
                 crate::metrics::observe_bad_frame("client");
                 let message = format!("the request header is not understood: {error}");
-                self.answer(id, &Reply::error(WireError::BadRequest { message }));
+                self.answer(id, &Reply::error(WireError::BadRequest { message })).await;
                 return Ok(());
             }
         };
@@ -156,36 +156,38 @@ impl Session {
                 if matches!(reply.response, Response::Hello { .. }) {
                     (self.greeted, self.just_greeted) = (true, true);
                 }
-                self.answer(id, &reply);
+                self.answer(id, &reply).await;
             }
-            Request::OpenBucket { name } => match self.open(&name).await {
-                Ok(bucket) => self.answer(
-                    id,
-                    &Reply::of(Response::BucketOpened {
+            Request::OpenBucket { name } => {
+                let reply = match self.open(&name).await {
+                    Ok(bucket) => Reply::of(Response::BucketOpened {
                         bucket: bucket.id,
                         keyspace: bucket.keyspace.clone(),
                         lww: bucket.lww,
                     }),
-                ),
-                Err(error) => self.answer(id, &Reply::error(error)),
-            },
-            Request::Topology => self.answer(id, &service.topology()),
+                    Err(error) => Reply::error(error),
+                };
+                self.answer(id, &reply).await;
+            }
+            Request::Topology => self.answer(id, &service.topology()).await,
             Request::Status => {
                 let outbound = self.outbound.clone();
-                tokio::spawn(async move { send(&outbound, id, &service.status().await) });
+                tokio::spawn(async move {
+                    send(&outbound, id, service.uptime_ms(), &service.status().await).await;
+                });
             }
             request @ (Request::Get { .. } | Request::Put { .. } | Request::Delete { .. }) => {
-                self.dispatch_data(id, request, frame);
+                self.dispatch_data(id, request, frame).await;
             }
-            _ => self.answer(
-                id,
-                &Reply::error(WireError::NotSupportedYet { what: "this request".into() }),
-            ),
+            _ => {
+                let error = WireError::NotSupportedYet { what: "this request".into() };
+                self.answer(id, &Reply::error(error)).await;
+            }
         }
     }
 
     /// Starts a read or a write on a task of its own, if there is room for it.
-    fn dispatch_data(&self, id: u64, request: Request, frame: Frame) {
+    async fn dispatch_data(&self, id: u64, request: Request, frame: Frame) {
         let service = &self.service;
         let bucket = match &request {
             Request::Get { bucket, .. }
@@ -194,18 +196,18 @@ impl Session {
             _ => unreachable!("only requests for data come here"),
         };
         let Some(bucket) = self.buckets.get(&bucket).cloned() else {
-            return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket }));
+            return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket })).await;
         };
         let admitted = service.admit(frame.header.len() + frame.operand.len());
         let share = match admitted {
             Ok(share) => share,
-            Err(error) => return self.answer(id, &Reply::error(error)),
+            Err(error) => return self.answer(id, &Reply::error(error)).await,
         };
         let (service, outbound) = (service.clone(), self.outbound.clone());
         tokio::spawn(async move {
             let reply = service.execute(&bucket, request, &frame).await;
-            send(&outbound, id, &reply);
-            drop(share);
+            send(&outbound, id, service.uptime_ms(), &reply).await;
+            drop((reply, share));
         });
     }
 
@@ -220,30 +222,32 @@ impl Session {
         Ok(bucket)
     }
 
-    fn answer(&self, id: u64, reply: &Reply) {
-        send(&self.outbound, id, reply);
+    async fn answer(&self, id: u64, reply: &Reply) {
+        send(&self.outbound, id, self.service.uptime_ms(), reply).await;
     }
 }
 
-/// Queues an answer. A client that is gone, or takes no answers, gets none.
-fn send(outbound: &Outbound, id: u64, reply: &Reply) {
-    let _client_is_gone = outbound.push(|out| {
+/// Queues an answer as soon as there is room for it. A client that is gone gets none.
+async fn send(outbound: &Outbound, id: u64, uptime_ms: u64, reply: &Reply) {
+    let Reply { response, operand, .. } = reply;
+    let encode = |out: &mut BytesMut| {
         starling_protocol::encode_parts(
             out,
             kind::RESPONSE,
             0,
             id,
             0,
-            0,
-            &reply.response,
-            &reply.operand,
+            uptime_ms,
+            response,
+            operand,
         );
-    });
+    };
+    let _client_is_gone = outbound.push_when_room(encode).await;
 }
 
 impl Reply {
     pub(super) fn of(response: Response) -> Self {
-        Self { response, operand: Bytes::new() }
+        Self { response, operand: Bytes::new(), _held: None }
     }
 
     pub(crate) fn error(error: WireError) -> Self {

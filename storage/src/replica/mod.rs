@@ -190,13 +190,16 @@ impl Replica {
             upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
             upkeep_clock.extend_while_minting().map_err(io::Error::other)
         });
-        let commit = CommitLoop::start(
-            store.clone(),
-            config.durability,
-            after_sync,
-            config.fatal,
-            config.planted,
-        )?;
+        let (doubtful, fatal) = (identity.clone(), config.fatal);
+        let fatal = Box::new(move |reason: &str| {
+            // What was minted may be lost though no machine restarts: nobody may vouch for it from here on.
+            if let Err(error) = doubtful.new_actor(ActorChange::AmbiguousWrite) {
+                tracing::error!(%error, "cannot take a new actor after a failed sync");
+            }
+            fatal(reason);
+        });
+        let commit =
+            CommitLoop::start(store.clone(), config.durability, after_sync, fatal, config.planted)?;
         Ok(Replica {
             hints: Hints::load(store.clone(), config.hint_limits)?,
             buckets: BucketRegistry::load(store.clone())?,

@@ -63,6 +63,8 @@ pub enum NotLeading {
     },
     /// It is stopping.
     Stopped,
+    /// The request waited for longer than its client does before it repeats it elsewhere.
+    TooLate,
     /// Its clock's lease cannot be made durable.
     Lease {
         /// The operating system's words.
@@ -84,6 +86,7 @@ impl fmt::Display for NotLeading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotLeading::Booting { wait_us } => write!(f, "it may write in {wait_us} us"),
+            NotLeading::TooLate => f.write_str("the request came too late"),
             NotLeading::Stopped => f.write_str("it is stopping"),
             NotLeading::Lease { reason } => {
                 write!(f, "its clock's lease cannot be written: {reason}")
