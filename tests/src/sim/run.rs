@@ -146,6 +146,9 @@ fn add_clients(
         let (record, audit) = (record.clone(), audit.clone());
         sim.client(client_name(number), async move {
             let mut worker = Worker::connect(number, &scenario, nodes, record).await;
+            if scenario.busy {
+                worker.keep_busy(scenario.heal_at);
+            }
             worker.work(scenario.heal_at, THINK_MAX).await;
             sleep(RECOVERED_WITHIN).await;
             if worker.read(0, Level::Quorum).await.is_none() {

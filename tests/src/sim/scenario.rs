@@ -28,6 +28,9 @@ pub struct Scenario {
     pub hints_bytes_max: u64,
     /// Clients that read and write.
     pub clients: u8,
+    /// Their connections are never idle, so that a request may wait for its deadline: a node that is silent
+    /// altogether is left earlier.
+    pub busy: bool,
     /// Keys they share.
     pub keys: u8,
     /// The longest that a message travels.
@@ -122,6 +125,7 @@ impl Scenario {
             slot_bits: random.random_range(4..=8),
             hints_bytes_max: if network_only { 64 << 20 } else { hints_bytes_max },
             clients: random.random_range(2..=5),
+            busy: random.random_ratio(1, 3),
             keys: random.random_range(1..=8),
             latency_max: Duration::from_millis(*[2, 10, 50].choose(&mut random).expect("some")),
             sync_every_max,

@@ -23,6 +23,10 @@ use super::scenario::{Habit, Scenario};
 
 /// Contexts of a key that a client remembers, so that some are stale.
 const REMEMBERED: usize = 6;
+/// Enough keys that every node leads some, asked for so often that none falls silent.
+const BUSY_KEYS: u32 = 24;
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What all clients of a run share.
@@ -84,6 +88,19 @@ impl Worker {
             }
             sleep(RETRY_AFTER).await;
         }
+    }
+
+    /// Reads at ONE what nobody writes, over the same connections, as long as the client works.
+    pub fn keep_busy(&self, until: Duration) {
+        let bucket = self.bucket.clone();
+        tokio::spawn(async move {
+            for key in (0..BUSY_KEYS).cycle().take_while(|_| elapsed() < until) {
+                let get = bucket.get(format!("busy-{key}")).consistency(ConsistencyLevel::One);
+                // Whatever it says.
+                let _unread = get.timeout(BUSY_TIMEOUT).send().await;
+                sleep(BUSY_PAUSE).await;
+            }
+        });
     }
 
     /// Works until `until`.
