@@ -16,7 +16,7 @@ use starling_ring::{
 };
 use tokio::time::Instant;
 
-use crate::connection::{CallError, Connection, Held, now};
+use crate::connection::{Accepts, CallError, Connection, Held, now};
 use crate::error::Error;
 use crate::seams::Seams;
 
@@ -117,7 +117,13 @@ impl NodeHandle {
         let client = format!("starling-client {}", env!("CARGO_PKG_VERSION"));
         let hello = Request::Hello { wire_version: WIRE_VERSION, client };
         match connection.call(&hello, &[], now() + REFRESH_TIMEOUT).await {
-            Ok((Response::Hello { .. }, _)) => Ok(connection),
+            Ok((Response::Hello { max_frame, max_value, .. }, _)) => {
+                connection.greeted(Accepts {
+                    frame_bytes_max: max_frame as usize,
+                    value_bytes_max: max_value as usize,
+                });
+                Ok(connection)
+            }
             Ok((Response::Error(error), _)) => Err(error.to_string()),
             Ok(_) => Err("it answered hello with something else".to_owned()),
             Err(error) => Err(error.to_string()),

@@ -55,6 +55,21 @@ pub(crate) enum CallError {
     /// The answer does not decode.
     #[error("the answer is not understood")]
     Garbled,
+    /// It was not sent: the node would have closed the connection, with the calls of others in flight.
+    #[error("the request has {len} bytes; the node takes at most {}", accepts.frame_bytes_max)]
+    TooLarge {
+        /// Bytes of the frame.
+        len: usize,
+        /// What the node takes.
+        accepts: Accepts,
+    },
+}
+
+/// What a node takes, as its greeting says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accepts {
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) value_bytes_max: usize,
 }
 
 type Answer = Result<(Response, Bytes), CallError>;
@@ -92,6 +107,7 @@ struct State {
     silent: bool,
     latency_us: u64,
     clock: NodeClock,
+    accepts: Accepts,
 }
 
 struct Call {
@@ -113,6 +129,8 @@ impl Connection {
                 silent: false,
                 latency_us: 0,
                 clock: NodeClock::new(now()),
+                // Until the greeting says it; a greeting is small.
+                accepts: Accepts { frame_bytes_max: usize::MAX, value_bytes_max: usize::MAX },
             }),
             wake: Notify::new(),
         });
@@ -137,10 +155,13 @@ impl Connection {
         deadline: Instant,
     ) -> Answer {
         let (answer, answered) = oneshot::channel();
-        if !self.push(request, operand, deadline, Some(answer)) {
-            return Err(CallError::NotSent);
-        }
+        self.push(request, operand, deadline, Some(answer))?;
         answered.await.unwrap_or(Err(CallError::Lost))
+    }
+
+    /// Sends nothing from here on that the node does not take.
+    pub(crate) fn greeted(&self, accepts: Accepts) {
+        self.state.lock().accepts = accepts;
     }
 
     fn push(
@@ -149,18 +170,18 @@ impl Connection {
         operand: &[u8],
         deadline: Instant,
         answer: Option<oneshot::Sender<Answer>>,
-    ) -> bool {
+    ) -> Result<(), CallError> {
         let sent_at = now();
         let remaining = deadline.saturating_duration_since(sent_at);
         let budget = remaining - VERDICT_TRAVELS.min(remaining / 8);
         let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX).max(1);
         let mut state = self.state.lock();
         if state.closed || state.out.len() >= QUEUE_BYTES_MAX {
-            return false;
+            return Err(CallError::NotSent);
         }
         let id = state.next_id;
         state.next_id += 1;
-        let was_empty = state.out.is_empty();
+        let queued = state.out.len();
         let begin_by = match request {
             Request::Put { .. } | Request::Delete { .. } => state.clock.uptime_ms(sent_at),
             _ => None,
@@ -168,12 +189,17 @@ impl Connection {
         let within = u64::try_from(budget.min(BEGIN_WITHIN).as_millis()).unwrap_or(u64::MAX);
         let begin_by = begin_by.map_or(0, |uptime_ms| uptime_ms + within);
         encode_parts(&mut state.out, kind::REQUEST, 0, id, budget_ms, begin_by, request, operand);
+        let (len, accepts) = (state.out.len() - queued, state.accepts);
+        if len > accepts.frame_bytes_max {
+            state.out.truncate(queued);
+            return Err(CallError::TooLarge { len, accepts });
+        }
         state.calls.insert(id, Call { answer, sent_at, deadline });
         drop(state);
-        if was_empty {
+        if queued == 0 {
             self.wake.notify_one();
         }
-        true
+        Ok(())
     }
 
     /// Whether new requests should go elsewhere if they can.
@@ -292,7 +318,8 @@ impl Connection {
             }
             if probe {
                 // Answered as soon as the node is back, which ends its silence.
-                self.push(&Request::Topology, &[], now() + PROBE_FOR, None);
+                // Where it cannot be sent, the next look asks for another.
+                let _next_time = self.push(&Request::Topology, &[], now() + PROBE_FOR, None);
             }
         }
     }

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use crate::client::Shared;
 use crate::cluster::{NodeHandle, OpenError};
-use crate::connection::{CallError, now};
+use crate::connection::{Accepts, CallError, now};
 use crate::error::Error;
 
 /// Pause before a node that was busy, or the whole round of nodes, is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What a storage key has room for, whatever a node's configuration says.
+const KEY_BYTES_MAX: usize = 65_535;
 
 /// A request for data, complete but for the bucket's id on the connection.
 pub(crate) struct Job<'a> {
@@ -106,11 +108,11 @@ impl Shared {
         deadline: Instant,
     ) -> Result<(Response, Bytes), Attempt> {
         let connect = self.cluster.connect_timeout().min(deadline.saturating_duration_since(now()));
-        let connection = node.connect(connect).await.map_err(|reason| not_done(reason, false))?;
+        let connection = node.connect(connect).await.map_err(not_done)?;
         let attempt_deadline = deadline.min(now() + self.attempt_timeout);
         let bucket = match node.open(&connection, job.bucket, attempt_deadline).await {
             Ok(bucket) => bucket,
-            Err(OpenError::Call(error)) => return Err(not_done(error.to_string(), false)),
+            Err(OpenError::Call(error)) => return Err(not_done(error.to_string())),
             Err(OpenError::Refused(error)) => return Err(refused(error, false)),
         };
         let request = (job.request)(bucket);
@@ -126,7 +128,10 @@ impl Shared {
                 message: CallError::Garbled.to_string(),
                 unknown: job.write,
             })),
-            Err(CallError::NotSent) => Err(not_done(CallError::NotSent.to_string(), false)),
+            Err(CallError::TooLarge { len, accepts }) => {
+                Err(refused(too_large(job, len, accepts), false))
+            }
+            Err(CallError::NotSent) => Err(not_done(CallError::NotSent.to_string())),
             Err(error) => Err(Attempt::Missed(Missed {
                 error: Error::Timeout { last: error.to_string(), unknown: true },
                 unknown: true,
@@ -134,6 +139,20 @@ impl Shared {
             })),
         }
     }
+}
+
+/// What the node would have said, had it been able to read the request.
+fn too_large(job: &Job<'_>, len: usize, accepts: Accepts) -> WireError {
+    let (value, key) = (job.operand.len(), job.key.len());
+    if value > accepts.value_bytes_max {
+        let max = accepts.value_bytes_max as u64;
+        return WireError::ValueTooLarge { len: value as u64, max };
+    }
+    if key > KEY_BYTES_MAX {
+        return WireError::KeyTooLarge { len: key as u64, max: KEY_BYTES_MAX as u64 };
+    }
+    let message = CallError::TooLarge { len, accepts }.to_string();
+    WireError::BadRequest { message }
 }
 
 enum Attempt {
@@ -147,15 +166,15 @@ enum Attempt {
     Missed(Missed),
 }
 
-fn not_done(reason: String, pause: bool) -> Attempt {
+fn not_done(reason: String) -> Attempt {
     let error = Error::Timeout { last: reason, unknown: false };
-    Attempt::Missed(Missed { error, unknown: false, pause })
+    Attempt::Missed(Missed { error, unknown: false, pause: false })
 }
 
 /// What a node's refusal means for the next attempt.
 fn refused(error: WireError, write: bool) -> Attempt {
     let unknown = write && error.outcome() == Outcome::Unknown;
-    if matches!(error, WireError::Unavailable { .. }) {
+    if matches!(error, WireError::Unavailable { .. } | WireError::ReadFailed { .. }) {
         return Attempt::Elsewhere(Error::Refused { error, unknown });
     }
     let again = matches!(
@@ -163,6 +182,8 @@ fn refused(error: WireError, write: bool) -> Attempt {
         WireError::NotReady { .. }
             | WireError::ShuttingDown
             | WireError::Overloaded { .. }
+            | WireError::NoLeader { .. }
+            | WireError::LeaderLost
             | WireError::UnknownBucket { .. }
             | WireError::ClockSkew { .. }
             | WireError::Timeout { .. }
@@ -171,7 +192,10 @@ fn refused(error: WireError, write: bool) -> Attempt {
     );
     let pause = matches!(
         error,
-        WireError::Overloaded { .. } | WireError::WriteFailed { .. } | WireError::FloorNotMet
+        WireError::Overloaded { .. }
+            | WireError::NoLeader { .. }
+            | WireError::WriteFailed { .. }
+            | WireError::FloorNotMet
     );
     let error = Error::Refused { error, unknown };
     if again { Attempt::Missed(Missed { error, unknown, pause }) } else { Attempt::Final(error) }

@@ -21,7 +21,9 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// The store in it cannot be opened.
-    #[error(transparent)]
+    #[error(
+        "{0}; stop what uses it, restore it from a backup, or set data_dir to another directory"
+    )]
     Store(#[from] StoreError),
 }
 

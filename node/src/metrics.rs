@@ -134,10 +134,10 @@ fn describe() {
         ("starling_requests_shed_total", "Requests and connections turned away at a limit."),
         ("starling_hedged_reads_total", "Reads sent to one more replica because one was slow."),
         ("starling_digest_mismatches_total", "Reads whose replicas did not agree."),
-        ("starling_read_repairs_total", "Replicas that a read brought up to date."),
+        ("starling_read_repairs_total", "Reads that brought a replica up to date."),
         ("starling_replica_requests_total", "Reads and writes done for a coordinator."),
         ("starling_replica_dropped_total", "Requests of coordinators that were not done."),
-        ("starling_bad_frames_total", "Frames that were damaged, too large or unknown."),
+        ("starling_bad_frames_total", "Frames that were damaged, cut off, too large or unknown."),
         ("starling_hints_stored_total", "Writes kept for a node that missed them."),
         ("starling_hints_replayed_total", "Kept writes that the node has now."),
         ("starling_actor_changes_total", "Times that this node began to write under a new actor."),
@@ -225,7 +225,7 @@ pub fn observe_hedged_read() {
     handles().hedged_reads.increment(1);
 }
 
-/// A read wrote back to a replica.
+/// A read wrote back to one replica or more.
 pub fn observe_read_repair() {
     handles().read_repairs.increment(1);
 }
@@ -360,11 +360,15 @@ fn level_index(level: ConsistencyLevel) -> usize {
 fn result_index(error: Option<&RequestError>) -> usize {
     match error {
         None => 0,
-        Some(RequestError::Unavailable { .. } | RequestError::NoLeader { .. }) => 1,
-        Some(RequestError::Timeout { .. }) => 2,
+        Some(
+            RequestError::Unavailable { .. }
+            | RequestError::ReadFailed { .. }
+            | RequestError::NoLeader { .. },
+        ) => 1,
+        Some(RequestError::Timeout { .. } | RequestError::LeaderLost) => 2,
         Some(RequestError::WriteFailed { .. }) => 3,
         Some(RequestError::Overloaded { .. }) => 4,
-        Some(RequestError::Store { .. } | RequestError::ShuttingDown) => 6,
+        Some(RequestError::Store { .. }) => 6,
         // The rest are requests that could not be done as they were asked.
         Some(_) => 5,
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use starling_ring::{HostId, Ring};
-use starling_storage::{ActorChange, Replica, StopError};
+use starling_storage::{ActorChange, IdentityError, Replica, StopError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,9 @@ use crate::internode::{self, Links};
 use crate::local::Local;
 use crate::membership::{ClusterRecord, Driver, Genesis, GenesisFailure, LivenessTable, PeerEvent};
 use crate::native::{self, Service, Serving};
-use crate::opening::{OpenedNode, StartError, bind, candidate, check_unchanged, open};
+use crate::opening::{
+    OpenedNode, StartError, bind, candidate, check_unchanged, open, other_secret,
+};
 use crate::overload::InFlight;
 use crate::seams::{Data, Fatal, Seams};
 use crate::time::now;
@@ -73,9 +75,10 @@ impl Node {
         let seeds: Vec<SocketAddr> = config.seeds.iter().copied().collect();
         let genesis = Genesis::new(candidate, &seeds, seams.network.clone());
         let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
-        let record = ClusterRecord::load(opened.files.as_ref())?;
+        let record = ClusterRecord::load(opened.files.as_ref())
+            .map_err(|source| StartError::Record { path: config.data_dir.clone(), source })?;
         if let Some(record) = &record {
-            check_unchanged(&config, record)?;
+            check_unchanged(&config, opened.identity.host_id(), record)?;
         }
         let serving = Arc::new(OnceLock::new());
         let (stop_clients, stop_peers) = (CancellationToken::new(), CancellationToken::new());
@@ -169,7 +172,8 @@ impl Node {
         ))
     }
 
-    /// Stops in good order: at most about [`DRAIN_WITHIN`] plus the time of a flush.
+    /// Stops in good order: requests, connections and late hints have [`DRAIN_WITHIN`] each, one after
+    /// another, and then comes a flush.
     ///
     /// # Errors
     /// What kept the stop from being clean; the next start treats it like a crash.
@@ -233,6 +237,8 @@ impl Joining {
     async fn run(self, known: Option<ClusterRecord>) -> Result<(), StartError> {
         let began = now();
         let secret = self.config.secret()?;
+        let path = self.config.data_dir.clone();
+        let bad_record = |source| StartError::Record { path: path.clone(), source };
         let (record, how) = match known {
             Some(record) => (record, "rejoined"),
             None => {
@@ -242,18 +248,21 @@ impl Joining {
                     slot_bits: self.config.slot_bits,
                     keyspaces: self.config.keyspaces.clone(),
                 };
-                record.epoch(secret)?;
-                record.store(self.opened.files.as_ref())?;
+                record.epoch(secret).map_err(bad_record)?;
+                record.store(self.opened.files.as_ref()).map_err(bad_record)?;
                 (record, if founded_before { "joined" } else { "created" })
             }
         };
-        let (epoch, secret, cluster_id) = record.epoch(secret)?;
-        self.opened.identity.join_cluster(cluster_id.0)?;
+        let (epoch, secret, cluster_id) = record.epoch(secret).map_err(bad_record)?;
+        // All else that makes the id was compared with the configuration before.
+        self.opened.identity.join_cluster(cluster_id.0).map_err(|error| match error {
+            IdentityError::OtherCluster { .. } if how == "rejoined" => other_secret(&self.config),
+            error => error.into(),
+        })?;
         self.genesis.founded(&record, cluster_id);
         let ring = Arc::new(Ring::new(Arc::new(epoch), secret.partitioner_key()));
         let host_id = self.opened.identity.host_id();
-        let me =
-            ring.index_of(host_id).ok_or(StartError::Changed { what: "this node's identity" })?;
+        let me = ring.index_of(host_id).ok_or(StartError::NotAMember { path, host_id })?;
         let local = Arc::new(Local {
             host_id,
             me,

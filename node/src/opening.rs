@@ -1,9 +1,10 @@
 //! What a node opens before it meets others: its data and its ports. And why a start may fail.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use starling_ring::Candidate;
+use starling_ring::{Candidate, HostId, Keyspace};
 use starling_storage::replica::OpenError;
 use starling_storage::{
     Durability, Files, HintLimits, Identity, IdentityError, Replica, ReplicaConfig, ReplicaLimits,
@@ -25,11 +26,16 @@ pub enum StartError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The identity in the data directory cannot be used.
-    #[error(transparent)]
+    #[error("{0}; restore it from a backup, or set data_dir to another directory")]
     Identity(#[from] IdentityError),
     /// The replica could not be opened.
-    #[error(transparent)]
-    Replica(#[from] OpenError),
+    #[error("cannot open the data in data_dir, {}: {source}", path.display())]
+    Replica {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OpenError,
+    },
     /// A port cannot be bound.
     #[error(
         "cannot listen on {address} ({purpose}): {source}; stop the process that has the port, or set {key} to another address"
@@ -45,18 +51,53 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The cluster's record cannot be used.
-    #[error(transparent)]
-    Record(#[from] RecordError),
+    #[error("in data_dir, {}: {source}", path.display())]
+    Record {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RecordError,
+    },
     /// The cluster could not be founded or found.
     #[error(transparent)]
     Genesis(#[from] GenesisFailure),
     /// The configuration differs from what the cluster was founded with.
     #[error(
-        "{what} differs from what this cluster was founded with, and cannot change: restore it in the configuration, or set data_dir to another directory"
+        "{key} is {found}; this cluster was founded with {founded}, which cannot change: restore it, or set data_dir to another directory"
     )]
     Changed {
-        /// What differs.
-        what: &'static str,
+        /// The configuration key.
+        key: String,
+        /// What it is.
+        found: String,
+        /// What it has to be.
+        founded: String,
+    },
+    /// The data directory belongs to another member, or to a member of another cluster.
+    #[error(
+        "the data directory {} belongs to the node at {founded} ({purpose}), not to one at {found}: set data_dir to this node's own directory, or restore {key}", path.display()
+    )]
+    OtherNode {
+        /// The data directory.
+        path: PathBuf,
+        /// Where this node is to listen.
+        found: SocketAddr,
+        /// Where the cluster knows it.
+        founded: SocketAddr,
+        /// What the address is for.
+        purpose: &'static str,
+        /// The configuration key.
+        key: &'static str,
+    },
+    /// The data directory holds the record of a cluster that this node did not found.
+    #[error(
+        "the data directory {} belongs to a cluster of which {host_id}, the node in it, is no member: restore it from a backup, or set data_dir to another directory", path.display()
+    )]
+    NotAMember {
+        /// The data directory.
+        path: PathBuf,
+        /// The node that it names.
+        host_id: HostId,
     },
     /// The secret file cannot be used.
     #[error(transparent)]
@@ -105,7 +146,10 @@ pub(crate) async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, S
             observe_sync: crate::metrics::observe_sync,
             fatal: Box::new(move |reason| (world.fatal)(reason)),
             planted: world.planted,
-        })?;
+        });
+        let path = &config.data_dir;
+        let replica =
+            replica.map_err(|source| StartError::Replica { path: path.clone(), source })?;
         for change in &replica.report().actor_changes {
             warn!(reason = %change, "this node writes under a new actor");
             crate::metrics::observe_actor_change(*change);
@@ -151,17 +195,61 @@ pub(crate) fn candidate(config: &Config, identity: &Identity) -> Candidate {
     }
 }
 
-/// What the cluster was founded with cannot change.
-pub(crate) fn check_unchanged(config: &Config, record: &ClusterRecord) -> Result<(), StartError> {
+/// What the cluster was founded with cannot change, nor which of its members this is.
+pub(crate) fn check_unchanged(
+    config: &Config,
+    host_id: HostId,
+    record: &ClusterRecord,
+) -> Result<(), StartError> {
+    let changed = |key: String, found, founded| StartError::Changed { key, found, founded };
     if config.slot_bits != record.slot_bits {
-        return Err(StartError::Changed { what: "slot_bits" });
+        let (found, founded) = (config.slot_bits.to_string(), record.slot_bits.to_string());
+        return Err(changed("slot_bits".to_owned(), found, founded));
     }
-    if config.keyspaces != record.keyspaces {
-        return Err(StartError::Changed { what: "the list of keyspaces" });
+    for Keyspace { name, .. } in config.keyspaces.iter().chain(&record.keyspaces) {
+        let (found, founded) =
+            (keyspace(name, &config.keyspaces), keyspace(name, &record.keyspaces));
+        if found != founded {
+            return Err(changed(format!("keyspaces.{name}"), found, founded));
+        }
     }
     // The founders' hashes are equal, and cover the name beside what was compared above.
     if record.candidates.iter().any(|founder| founder.config_hash != config.cluster_hash()) {
-        return Err(StartError::Changed { what: "cluster_name" });
+        let found = format!("{:?}", config.cluster_name);
+        return Err(changed("cluster_name".to_owned(), found, "another name".to_owned()));
+    }
+    check_place(config, host_id, record)
+}
+
+fn keyspace(name: &str, among: &[Keyspace]) -> String {
+    let found = among.iter().find(|keyspace| keyspace.name == name);
+    found.map_or_else(|| "absent".to_owned(), config::keyspace_table)
+}
+
+/// Members find one another where the record says, so that a node anywhere else would be alone.
+fn check_place(config: &Config, host_id: HostId, record: &ClusterRecord) -> Result<(), StartError> {
+    let path = || config.data_dir.clone();
+    let founder = record.candidates.iter().find(|founder| founder.host_id == host_id);
+    let founder = founder.ok_or_else(|| StartError::NotAMember { path: path(), host_id })?;
+    let listen = config.listen;
+    for (found, founded, purpose, key) in [
+        (listen.internode, founder.address, "other nodes", "listen.internode_port"),
+        (listen.native, founder.client_address, "clients", "listen.native_port"),
+    ] {
+        if found != founded {
+            let key = if found.ip() == founded.ip() { key } else { "listen.address" };
+            return Err(StartError::OtherNode { path: path(), found, founded, purpose, key });
+        }
     }
     Ok(())
+}
+
+/// The secret does not make the cluster that the data directory belongs to.
+pub(crate) fn other_secret(config: &Config) -> StartError {
+    let found = config.secret_file.as_ref().map_or_else(
+        || "absent".to_owned(),
+        |file| format!("{:?}, whose secret makes another cluster", file.display().to_string()),
+    );
+    let founded = "another secret, or none of its own".to_owned();
+    StartError::Changed { key: "secret_file".to_owned(), found, founded }
 }

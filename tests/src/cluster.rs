@@ -275,6 +275,22 @@ impl Cluster {
         serde_json::from_str(&answer.body).expect("the digest is JSON")
     }
 
+    /// The digest of a bucket, which all nodes share.
+    ///
+    /// # Panics
+    /// If one has another, or does not answer.
+    pub async fn assert_equal(&self, bucket: &str) -> Digest {
+        let first = self.digest(1, bucket).await;
+        for (_, number) in self.nodes.iter().zip(1..).skip(1) {
+            assert_eq!(
+                self.digest(number, bucket).await,
+                first,
+                "node {number} differs from node 1"
+            );
+        }
+        first
+    }
+
     fn running(&mut self) -> Vec<u8> {
         let numbered = self.nodes.iter_mut().zip(1..);
         let running = numbered.filter_map(|(node, number)| node.is_running().then_some(number));

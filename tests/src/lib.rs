@@ -6,6 +6,8 @@
 //! - [`in_process`], [`machine`]: a cluster of whole nodes inside the test's process
 //! - [`memory_network`], [`faults`], [`stepped_clock`]: what those nodes take for the world
 //! - [`sim`]: whole clusters under faults, in simulated time, each run from one seed
+//! - [`load`]: what keeps a cluster busy while something happens to it
+//! - [`setting`]: what the environment of a run may set, its seed above all
 //! - [`dots`]: what was minted, told from contexts and stores
 //! - [`address`], [`binary`], [`admin`]: where it listens, what is run, how it is asked
 //! - [`bench`](mod@bench): the figures of `make bench`
@@ -20,16 +22,19 @@ pub mod cluster;
 pub mod dots;
 pub mod faults;
 pub mod in_process;
+pub mod load;
 pub mod machine;
 pub mod memory_network;
 pub mod process;
 pub mod session;
+pub mod setting;
 pub mod sim;
 pub mod stepped_clock;
 pub mod trio;
 
 pub use cluster::{Cluster, ClusterBuilder};
 pub use in_process::InProcess;
+pub use load::Load;
 pub use machine::{Disk, Machine};
 pub use memory_network::MemoryNetwork;
 pub use process::Node;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use starling_client::Error;
@@ -19,6 +20,8 @@ pub enum Failure {
     Start {
         /// What happened.
         problem: String,
+        /// The file with the configuration, where there is one.
+        file: Option<PathBuf>,
     },
     /// A node did not stop in good order.
     Stop {
@@ -44,6 +47,16 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A failed start with the file of its configuration.
+    pub fn of_file(self, config: Option<&Path>) -> Self {
+        match self {
+            Self::Start { problem, .. } => {
+                Self::Start { problem, file: config.map(Path::to_owned) }
+            }
+            other => other,
+        }
+    }
+
     /// The exit status.
     pub fn exit_code(&self) -> ExitCode {
         match self {
@@ -56,7 +69,7 @@ impl Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::Start { problem: error.to_string() }
+        Self::Start { problem: error.to_string(), file: None }
     }
 }
 
@@ -65,9 +78,11 @@ impl fmt::Display for Failure {
         match self {
             Self::Config(error) => error.fmt(f),
             // Texts of the configuration are whole already.
-            Self::Start { problem } if problem.starts_with("error[") => f.write_str(problem),
-            Self::Start { problem } => {
-                message(f, "S010", "start", problem, "the node does not start", None)
+            Self::Start { problem, .. } if problem.starts_with("error[") => f.write_str(problem),
+            Self::Start { problem, file } => {
+                let place = file.as_ref().map(|file| format!("\n  --> {}", file.display()));
+                let problem = format!("{problem}{}", place.unwrap_or_default());
+                message(f, "S010", "start", &problem, "the node does not start", None)
             }
             Self::Stop { problem } => message(
                 f,
@@ -90,7 +105,7 @@ impl fmt::Display for Failure {
                 Some("starling demo --keep DIR keeps the logs of the nodes"),
             ),
             Self::System(error) => {
-                message(f, "S902", "system", &error.to_string(), "the command has ended", None)
+                message(f, "S013", "system", &error.to_string(), "the command has ended", None)
             }
         }
     }

@@ -42,11 +42,12 @@ pub fn run(args: &StartArgs) -> ExitCode {
             runtime.shutdown_timeout(SHUTDOWN_WITHIN);
             result
         }
-        Err(error) => Err(Failure::Start { problem: error.to_string() }),
+        Err(error) => Err(Failure::Start { problem: error.to_string(), file: None }),
     };
     match result {
         Ok(()) => exit::DONE,
         Err(failure) => {
+            let failure = failure.of_file(args.source.config.as_deref());
             out::note(failure.to_string());
             failure.exit_code()
         }
@@ -86,7 +87,7 @@ async fn serve(config: Config, exit_with_parent: bool) -> Result<(), Failure> {
         if let Err(error) = node.stop().await {
             error!(%error, "the node did not stop cleanly");
         }
-        return Err(Failure::Start { problem });
+        return Err(Failure::Start { problem, file: None });
     }
     info!(native = %listen.native, internode = %listen.internode, admin = %listen.admin, "serving");
     stop.asked().await;

@@ -183,7 +183,7 @@ pub const KEYS: &[Key] = &[
         "limits.value_max",
         r#""8MiB""#,
         r#"a size from "1KiB" to "15MiB""#,
-        "The longest value. A frame of the protocol is at most 16 MiB.",
+        "The longest value. Clients' frames may be 1 MiB longer.",
     ),
     key(
         "limits.connections_max",

@@ -30,6 +30,7 @@ mod value;
 pub use error::{ConfigError, Diagnostic};
 pub use keys::{KEYS, Key, KeyDefault};
 pub use secret::SecretError;
+pub(crate) use show::keyspace_table;
 pub use source::Overrides;
 pub use value::{Durability, LogFormat, LogLevel};
 
@@ -55,7 +56,7 @@ pub struct Config {
     pub seeds: BTreeSet<SocketAddr>,
     /// The token space is cut into `2^slot_bits` slots. Between 4 and 16; fixed at genesis.
     pub slot_bits: u8,
-    /// Where the cluster's secret is read from at genesis, see [`Config::secret`].
+    /// Where the cluster's secret is read from at every start, see [`Config::secret`].
     pub secret_file: Option<PathBuf>,
     /// Whether addresses off loopback are allowed without encryption.
     pub insecure: bool,

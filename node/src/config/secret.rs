@@ -83,6 +83,9 @@ impl fmt::Display for SecretError {
             Self::Exposed { path, mode } => {
                 (path, format!("may be read by others than its owner (mode {mode:o})"))
             }
+            Self::Malformed { path, digits } if *digits == SECRET_DIGITS => {
+                (path, format!("holds {digits} characters that are not all hexadecimal digits"))
+            }
             Self::Malformed { path, digits } => {
                 (path, format!("holds {digits} characters, not {SECRET_DIGITS} hexadecimal digits"))
             }

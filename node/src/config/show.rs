@@ -131,6 +131,16 @@ fn durability(durability: Durability) -> String {
 }
 
 fn keyspace_text(keyspace: &Keyspace) -> String {
+    let keys = keyspace_keys(keyspace).join("\n");
+    format!("\n[keyspaces.{}]\n{keys}", quoted(&keyspace.name))
+}
+
+/// A keyspace in one line, for messages.
+pub(crate) fn keyspace_table(keyspace: &Keyspace) -> String {
+    format!("{{ {} }}", keyspace_keys(keyspace).join(", "))
+}
+
+fn keyspace_keys(keyspace: &Keyspace) -> [String; 3] {
     let inline = |entries: Vec<String>| {
         if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
     };
@@ -158,9 +168,9 @@ fn keyspace_text(keyspace: &Keyspace) -> String {
             .map(|(name, of)| format!("{} = {}", quoted(name), quoted(mode(of))))
             .collect(),
     );
-    format!(
-        "\n[keyspaces.{}]\nreplication = {replication}\npartitioner = {}\nbuckets = {buckets}",
-        quoted(&keyspace.name),
-        quoted(partitioner),
-    )
+    [
+        format!("replication = {replication}"),
+        format!("partitioner = {}", quoted(partitioner)),
+        format!("buckets = {buckets}"),
+    ]
 }

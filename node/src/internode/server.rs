@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::handshake;
+use super::handshake::{self, HandshakeError};
 use super::link::PAYLOAD_BYTES_MAX;
 use super::links::FRAME_BYTES_MAX;
 use super::message::{ABSENT, BucketName, FRESH, Hello, Kind, Refusal, ReplicaError};
@@ -74,7 +74,13 @@ async fn talk(mut stream: Stream, answering: &Answering, stop: &CancellationToke
     let first = handshake::receive(&mut stream.reader, &mut received);
     let first = match tokio::time::timeout(handshake::HANDSHAKE_TIMEOUT, first).await {
         Ok(Ok(frame)) => frame,
-        Ok(Err(error)) => return error.to_string(),
+        Ok(Err(error)) => {
+            // Whoever ends between two frames only looked whether the port is open.
+            if matches!(error, HandshakeError::Frame(_)) || !received.is_empty() {
+                crate::metrics::observe_bad_frame("peer");
+            }
+            return error.to_string();
+        }
         Err(_) => return "no greeting in time".to_owned(),
     };
     match Kind::from_byte(first.kind) {
@@ -92,6 +98,7 @@ async fn talk(mut stream: Stream, answering: &Answering, stop: &CancellationToke
 
 async fn answer_shadow(stream: &mut Stream, answering: &Answering, frame: &Frame) -> String {
     let Ok(shadow) = starling_protocol::decode_header(&frame.header) else {
+        crate::metrics::observe_bad_frame("peer");
         return "its shadow message is not understood".to_owned();
     };
     let reply = answering.genesis.shadow_from(shadow);
@@ -106,8 +113,10 @@ async fn greet(
     answering: &Answering,
     frame: &Frame,
 ) -> Result<(NodeIndex, Arc<Serving>), String> {
-    let hello: Hello =
-        starling_protocol::decode_header(&frame.header).map_err(|error| error.to_string())?;
+    let hello: Hello = starling_protocol::decode_header(&frame.header).map_err(|error| {
+        crate::metrics::observe_bad_frame("peer");
+        error.to_string()
+    })?;
     let judged = match answering.serving.get() {
         None => Err(Refusal::NotReady),
         Some(serving) => handshake::judge(&hello, &serving.local).map(|()| serving.clone()),
@@ -199,7 +208,11 @@ impl Answerer {
             self.outbound.has_room().await;
             received.reserve(READ_CHUNK);
             match reader.read_buf(&mut received).await {
-                Ok(0) => return "closed by the peer".to_owned(),
+                Ok(0) if received.is_empty() => return "closed by the peer".to_owned(),
+                Ok(0) => {
+                    crate::metrics::observe_bad_frame("peer");
+                    return "closed in the middle of a frame".to_owned();
+                }
                 Ok(_) => self.serving.liveness.heard(self.peer),
                 Err(error) => return error.to_string(),
             }
@@ -307,8 +320,11 @@ impl Answerer {
     /// A bucket is named once on a connection. Where that fails for a reason that may pass, the connection
     /// ends, so that the peer names it again.
     async fn name_bucket(&self, frame: &Frame) -> Result<(), String> {
-        let name = starling_protocol::decode_header::<BucketName>(&frame.header)
-            .map_err(|error| format!("a bucket's name is not understood: {error}"))?;
+        let name =
+            starling_protocol::decode_header::<BucketName>(&frame.header).map_err(|error| {
+                crate::metrics::observe_bad_frame("peer");
+                format!("a bucket's name is not understood: {error}")
+            })?;
         match self.serving.adopt_bucket(name.id, name.name).await {
             Ok(()) => {
                 self.named.lock().insert(name.id);
@@ -334,7 +350,10 @@ impl Answerer {
         if frame.kind == Kind::Gossip as u8 {
             match starling_protocol::decode_header(&frame.header) {
                 Ok(message) => self.serving.report(PeerEvent::Gossip { from, message }),
-                Err(error) => warn!(peer = %from, %error, "a gossip message is not understood"),
+                Err(error) => {
+                    crate::metrics::observe_bad_frame("peer");
+                    warn!(peer = %from, %error, "a gossip message is not understood");
+                }
             }
             return;
         }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use starling_protocol::{Frame, FrameDecoder, FrameError, Request, Response, WireError, kind};
+use starling_protocol::{
+    Frame, FrameDecoder, FrameError, Request, Response, WIRE_VERSION, WireError, kind,
+};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +24,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const HELLO_FRAME_MAX: usize = 16 * 1024;
 /// Answers that may wait for a client that does not read; then its requests are not read either.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// Buckets one connection may have open.
-const BUCKETS_MAX: usize = 1_024;
 const READ_CHUNK: usize = 64 * 1024;
 
 /// How a session ended.
@@ -42,6 +42,7 @@ pub(super) enum End {
 struct Session {
     service: Arc<Service>,
     outbound: Arc<Outbound>,
+    /// Those opened: at most as many as the node has.
     buckets: BTreeMap<u32, Arc<Bucket>>,
     greeted: bool,
     /// The frame before was the greeting: from here on frames may be large.
@@ -109,7 +110,11 @@ impl Session {
                 }
             };
             match read {
-                Ok(0) => return End::Client,
+                Ok(0) if received.is_empty() => return End::Client,
+                Ok(0) => {
+                    crate::metrics::observe_bad_frame("client");
+                    return End::Misbehaved("closed in the middle of a frame".into());
+                }
                 Ok(_) => {}
                 Err(error) => return End::Io(error),
             }
@@ -142,7 +147,19 @@ impl Session {
             }
         };
         if !self.greeted && !matches!(request, Request::Hello { .. }) {
-            return Err(End::Misbehaved("the first request was not hello".into()));
+            crate::metrics::observe_bad_frame("client");
+            let message = "the first request was not hello".to_owned();
+            self.answer(id, &Reply::error(WireError::BadRequest { message: message.clone() }))
+                .await;
+            return Err(End::Misbehaved(message));
+        }
+        if let Request::Hello { wire_version, client } = &request
+            && *wire_version != WIRE_VERSION
+        {
+            // What else it says may decode, and mean something else.
+            crate::metrics::observe_bad_frame("client");
+            self.answer(id, &self.service.hello(*wire_version, client)).await;
+            return Err(End::Misbehaved(format!("wire version {wire_version}")));
         }
         self.dispatch(id, request, frame).await;
         Ok(())
@@ -173,7 +190,7 @@ impl Session {
             Request::Status => {
                 let outbound = self.outbound.clone();
                 tokio::spawn(async move {
-                    send(&outbound, id, service.uptime_ms(), &service.status().await).await;
+                    send(&outbound, id, service.uptime_ms(), &service.status()).await;
                 });
             }
             request @ (Request::Get { .. } | Request::Put { .. } | Request::Delete { .. }) => {
@@ -212,11 +229,6 @@ impl Session {
     }
 
     async fn open(&mut self, name: &str) -> Result<Arc<Bucket>, WireError> {
-        if self.buckets.len() >= BUCKETS_MAX {
-            return Err(WireError::TooManyBuckets {
-                max: u32::try_from(BUCKETS_MAX).unwrap_or(u32::MAX),
-            });
-        }
         let bucket = Arc::new(self.service.open_bucket(name).await?);
         self.buckets.insert(bucket.id, bucket.clone());
         Ok(bucket)

@@ -33,9 +33,11 @@ pub fn mutated(random: &mut StdRng, mut frame: Vec<u8>) -> Vec<u8> {
         match random.random_range(0..6) {
             0 => frame[at] ^= 1 << random.random_range(0..8),
             1 => frame[at] = random.random(),
-            2 => frame[at] = *[0, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xfe, 0xff]
-                .get(random.random_range(0..8))
-                .expect("there are eight"),
+            2 => {
+                frame[at] = *[0, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xfe, 0xff]
+                    .get(random.random_range(0..8))
+                    .expect("there are eight")
+            }
             3 => frame.insert(at, random.random()),
             4 if frame.len() > HEADER_AT + 8 => {
                 frame.remove(at);

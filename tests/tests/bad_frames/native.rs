@@ -106,7 +106,11 @@ fn bad_greetings() -> Vec<(&'static str, Vec<u8>, End)> {
         ("a get before hello", get(BAD, 1, "bad"), End::Closed),
         ("a question before hello", request(BAD, &Request::Topology, b""), End::Closed),
         ("a damaged hello", with(hello(BAD), checksum_at, &[broken]), End::Closed),
-        ("a hello of another frame version", sealed(with(hello(BAD), VERSION_AT, &[9])), End::Closed),
+        (
+            "a hello of another frame version",
+            sealed(with(hello(BAD), VERSION_AT, &[9])),
+            End::Closed,
+        ),
         ("a hello of another client", request(BAD, &other, b""), End::Closed),
         ("a hello that is too long", request(BAD, &long, b"")[..4].to_vec(), End::Closed),
         ("a hello cut off", hello(BAD)[..20].to_vec(), End::Silent),
