@@ -223,7 +223,8 @@ impl<'a> Put<'a> {
         self
     }
 
-    /// Replaces what `context` covers, and nothing else.
+    /// A put replaces what `context` covers, and nothing else. An overwrite replaces what it finds,
+    /// which is then no older than `context`.
     pub fn context(mut self, context: &CausalContext) -> Self {
         self.context = Some(context.0.clone());
         self

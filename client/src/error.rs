@@ -6,12 +6,12 @@ use starling_protocol::WireError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A node answered that it did not do it.
+    /// A node answered with an error.
     #[error("{error}")]
     Refused {
         /// What it said.
         error: WireError,
-        /// Whether an earlier attempt may have done it.
+        /// Whether this attempt or an earlier one may have done it all the same.
         unknown: bool,
     },
     /// No attempt was answered before the timeout.
@@ -22,10 +22,10 @@ pub enum Error {
         /// Whether a write may have been applied.
         unknown: bool,
     },
-    /// None of the contact points can be reached.
-    #[error("no contact point can be reached: {}", tried.join("; "))]
+    /// None of the nodes that the client knows can be reached: at first, its contact points.
+    #[error("no node can be reached: {}", tried.join("; "))]
     Unreachable {
-        /// Each contact point and why.
+        /// Each node and why.
         tried: Vec<String>,
     },
     /// A node answered something that this client does not understand.
@@ -76,7 +76,9 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Refused { error, .. } => error.advice(),
-            Self::Timeout { .. } => "look at `starling status`; a write may be repeated safely",
+            Self::Timeout { .. } => {
+                "look at `starling status`; after a write, read the key, then decide"
+            }
             Self::Unreachable { .. } => {
                 "check that a node runs there: `starling start --config FILE`"
             }

@@ -34,9 +34,9 @@
 //! # Retries
 //!
 //! Each put and delete carries an operation id that stays the same over its retries, and readers see
-//! one sibling per operation id, so repeating a request whose outcome is unknown is safe. The
-//! client repeats until its timeout; if it then does not know the outcome, [`Error::is_unknown`]
-//! says so. A retry whose first attempt reached a node that died at once may come back with that
+//! one sibling per operation id, so the client may repeat an attempt whose outcome is unknown, and
+//! does until its timeout. If it then does not know the outcome, [`Error::is_unknown`] says so: read
+//! the key, then decide. A put of your own draws a new id, and may stand beside the first. A retry whose first attempt reached a node that died at once may come back with that
 //! node as a sibling of later writes: concurrent, never lost.
 
 mod bucket;
@@ -54,5 +54,8 @@ pub use bucket::{Bucket, CausalContext, Delete, Get, Put, Value};
 pub use builder::ClientBuilder;
 pub use client::{Client, Stats};
 pub use error::Error;
-pub use starling_protocol::{DownReplica, NodeStatus, Status, StatusView, TopologyView, WireError};
-pub use starling_ring::ConsistencyLevel;
+pub use starling_protocol::{
+    DownReplica, KeyspaceView, MemberView, NodeStatus, Outcome, SlotHealth, Status, StatusView,
+    StrategyView, TokenTextError, TopologyView, WireError,
+};
+pub use starling_ring::{ConsistencyLevel, LevelNameError, Ring};

@@ -99,8 +99,9 @@ impl Handoff {
             }
             let bytes: u64 =
                 owed[..taken].iter().filter_map(|owed| owed.hint.as_ref()).map(size).sum();
-            handed += taken as u64;
-            crate::metrics::observe_hints_replayed(taken);
+            let arrived = results[..taken].iter().filter(|result| result.is_ok()).count();
+            handed += arrived as u64;
+            crate::metrics::observe_hints_replayed(arrived);
             if let Some(last) = taken.checked_sub(1).map(|last| owed[last].sequence) {
                 let replica = self.replica.clone();
                 let gave_up = results[..taken].iter().any(Result::is_err);

@@ -72,13 +72,6 @@ impl Outbound {
         Ok(())
     }
 
-    /// Bytes that wait or are being written.
-    #[must_use]
-    pub fn queued_bytes(&self) -> usize {
-        let queue = self.queue.lock();
-        queue.waiting.len() + queue.writing
-    }
-
     /// Appends what `encode` writes as soon as there is room.
     ///
     /// # Errors

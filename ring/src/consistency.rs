@@ -33,17 +33,8 @@ pub enum ConsistencyLevel {
     Serial,
     /// Linearizable within the coordinator's datacenter. Not supported yet.
     LocalSerial,
-    /// Exactly this many replicas: an explicit R or W.
+    /// This many replicas: an explicit R or W.
     Count(u8),
-}
-
-/// Whether the level is asked for a read or a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// A read.
-    Read,
-    /// A write or a delete.
-    Write,
 }
 
 /// What a level asks for in numbers.
@@ -142,7 +133,6 @@ impl ConsistencyLevel {
         self,
         placement: &Placement,
         local_datacenter: &str,
-        _operation: Operation,
     ) -> Result<Requirement, ConsistencyError> {
         let replication_factor = placement.replication_factor();
         let total = match self {

@@ -25,7 +25,7 @@ pub mod strategy;
 pub mod token;
 
 pub use claim::claim;
-pub use consistency::{ConsistencyError, ConsistencyLevel, LevelNameError, Operation, Requirement};
+pub use consistency::{ConsistencyError, ConsistencyLevel, LevelNameError, Requirement};
 pub use epoch::{Epoch, EpochHash};
 pub use genesis::{Genesis, GenesisError};
 pub use keyspace::{BucketMode, Keyspace};

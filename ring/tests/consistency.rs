@@ -13,8 +13,7 @@ use starling_ring::ConsistencyLevel::{
     Two,
 };
 use starling_ring::{
-    ConsistencyError, ConsistencyLevel, Operation, ReplicationStrategy, Requirement, Ring,
-    SlotGrid, claim,
+    ConsistencyError, ConsistencyLevel, ReplicationStrategy, Requirement, Ring, SlotGrid, claim,
 };
 
 const NAMED: [(ConsistencyLevel, &str); 11] = [
@@ -48,9 +47,7 @@ fn needs(
     here: &str,
 ) -> Result<Requirement, ConsistencyError> {
     let placement = ring.keyspace(KEYSPACE).expect("the ring has the keyspace");
-    let read = level.requirement(placement, here, Operation::Read);
-    assert_eq!(level.requirement(placement, here, Operation::Write), read, "{level}");
-    read
+    level.requirement(placement, here)
 }
 
 fn total(ring: &Ring, level: ConsistencyLevel, here: &str) -> Result<u8, ConsistencyError> {

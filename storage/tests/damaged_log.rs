@@ -54,7 +54,7 @@ fn open(directory: &Path, wall: &Arc<ManualClock>) -> Result<Replica, String> {
         wall: wall.clone(),
         durability: Durability::Inline,
         limits: ReplicaLimits::default(),
-        hint_limits: HintLimits::default(),
+        hint_limits: HintLimits { bytes_max: 256 << 20 },
         observe_sync: |_| {},
         fatal: Box::new(|reason| panic!("fatal: {reason}")),
         planted: Planted::NONE,

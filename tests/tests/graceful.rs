@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use starling_client::ConsistencyLevel;
-use starling_client::load::{
-    BucketTarget, Limit, LoadConfig, VerifyOptions, Workload, run, verify,
-};
+use starling_client::load::{BucketTarget, VerifyOptions, verify};
 use starling_node::overview::NodeState;
 use starling_node::time::now;
 use starling_protocol::{Level, WireError};
 use starling_tests::cluster::READY_WITHIN;
-use starling_tests::{Cluster, Node, Trio};
-use tokio_util::sync::CancellationToken;
+use starling_tests::{Cluster, Load, Node, Trio};
 
 const BUCKET: &str = "demo.load";
 /// With nothing that keeps it: the requests in flight take milliseconds, and so does the flush.
@@ -51,25 +48,7 @@ async fn nodes_are_stopped_and_started_under_load_and_no_client_notices() {
     let mut cluster = Cluster::builder().start().await;
     cluster.wait_until_up(3, READY_WITHIN).await;
     let client = cluster.client().await;
-    let config = LoadConfig {
-        workload: Workload::Mixed { read_ratio: 0.5 },
-        records: 2_000,
-        load_phase: false,
-        fresh: true,
-        concurrency: 16,
-        rate: Some(1_000.0),
-        limit: Limit::UntilStopped,
-        delete_ratio: 0.1,
-        verify: true,
-        ..LoadConfig::new()
-    };
-    let target = BucketTarget::open(&client, BUCKET, config.consistency).await;
-    let target = target.expect("the bucket is made on first use");
-    let stop = CancellationToken::new();
-    let running = {
-        let (stop, target) = (stop.clone(), target.clone());
-        tokio::spawn(async move { run(&target, &config, stop, |_| {}).await })
-    };
+    let load = Load::start(&client, BUCKET, 1_000.0).await;
     for number in 1..=3 {
         cluster.wait_until(number, READY_WITHIN, |seen| seen.requests_in_flight > 0).await;
         let node = cluster.node(number);
@@ -85,8 +64,7 @@ async fn nodes_are_stopped_and_started_under_load_and_no_client_notices() {
         assert_started_clean(cluster.node(number)).await;
         cluster.wait_until_up(3, READY_WITHIN).await;
     }
-    stop.cancel();
-    let outcome = running.await.expect("the load does not panic").expect("the load can be run");
+    let outcome = load.stop().await;
     let report = &outcome.report;
     eprintln!("{report}");
     assert_eq!(report.errors.sum(), 0, "{report}");

@@ -7,14 +7,11 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use starling_client::load::{
-    BucketTarget, Limit, LoadConfig, LoadError, Outcome, VerifyOptions, Workload, run, verify,
-};
+use starling_client::load::{BucketTarget, Outcome, VerifyOptions, verify};
 use starling_client::{Client, ConsistencyLevel};
-use starling_tests::Cluster;
 use starling_tests::cluster::READY_WITHIN;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use starling_tests::setting::seed;
+use starling_tests::{Cluster, Load};
 
 const BUCKET: &str = "demo.load";
 const ROUNDS: u32 = 20;
@@ -22,6 +19,8 @@ const POWER_CUTS: u32 = 6;
 /// So much that most keys are written while a node is away, and so little that a node starts quickly
 /// beside it on two cores.
 const OPERATIONS_PER_S: f64 = 1_500.0;
+/// At most so long things stay as they are.
+const LASTS: Duration = Duration::from_secs(1);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +29,7 @@ async fn nothing_is_lost_over_twenty_kills_of_random_nodes() {
     let mut cluster = Cluster::builder().start().await;
     cluster.wait_until_up(3, READY_WITHIN).await;
     let client = cluster.client().await;
-    let load = Load::start(&client).await;
+    let load = Load::start(&client, BUCKET, OPERATIONS_PER_S).await;
     for round in 1..=ROUNDS {
         let victim = random.random_range(1..=3);
         cluster.node(victim).kill();
@@ -63,7 +62,7 @@ async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
     let mut cluster = Cluster::builder().start().await;
     cluster.wait_until_up(3, READY_WITHIN).await;
     let client = cluster.client().await;
-    let load = Load::start(&client).await;
+    let load = Load::start(&client, BUCKET, OPERATIONS_PER_S).await;
     for _ in 0..POWER_CUTS {
         lasts(&mut random).await;
         // None of them sees another die.
@@ -93,62 +92,10 @@ async fn prove_nothing_lost(cluster: &mut Cluster, client: &Client, outcome: Out
         assert!(found.is_clean(), "at {level}: {found}");
         assert_eq!(found.checked, outcome.history.acknowledged(), "at {level}: {found}");
     }
-    let first = cluster.digest(1, BUCKET).await;
-    assert!(first.keys > 0);
-    for number in 2..=3 {
-        assert_eq!(
-            cluster.digest(number, BUCKET).await,
-            first,
-            "node {number} differs from node 1"
-        );
-    }
-}
-
-/// A load in the background that remembers what was acknowledged, and judges each read as it comes.
-struct Load {
-    stop: CancellationToken,
-    running: JoinHandle<Result<Outcome, LoadError>>,
-}
-
-impl Load {
-    async fn start(client: &Client) -> Load {
-        let config = LoadConfig {
-            workload: Workload::Mixed { read_ratio: 0.4 },
-            records: 2_000,
-            load_phase: false,
-            fresh: true,
-            concurrency: 32,
-            rate: Some(OPERATIONS_PER_S),
-            limit: Limit::UntilStopped,
-            delete_ratio: 0.1,
-            verify: true,
-            ..LoadConfig::new()
-        };
-        let target = BucketTarget::open(client, BUCKET, config.consistency).await;
-        let target = target.expect("the bucket is made on first use");
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let running = tokio::spawn(async move { run(&target, &config, stopped, |_| {}).await });
-        Load { stop, running }
-    }
-
-    async fn stop(self) -> Outcome {
-        self.stop.cancel();
-        self.running.await.expect("the load does not panic").expect("the load can be run")
-    }
+    assert!(cluster.assert_equal(BUCKET).await.keys > 0);
 }
 
 /// Lets the present state of things last for a while under load. Nothing is waited for.
 async fn lasts(random: &mut StdRng) {
-    tokio::time::sleep(Duration::from_millis(random.random_range(100..1_000))).await;
-}
-
-/// Another one in each run, unless it is given.
-fn seed() -> u64 {
-    let seed = match std::env::var("SEED") {
-        Ok(seed) => seed.parse().expect("SEED is a number"),
-        Err(_) => LoadConfig::new().seed,
-    };
-    eprintln!("SEED={seed}");
-    seed
+    tokio::time::sleep(LASTS.mul_f64(random.random_range(0.1..1.0))).await;
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use starling_node::net::TcpNetwork;
+use starling_tests::setting::seed;
 use starling_tests::{Disk, MemoryNetwork};
 
 use restarts::{End, HOUR_US, Loss, Restarts};
@@ -36,25 +37,37 @@ const SEVERAL_IN_A_ROW: [(End, i64); 12] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_on_disk_restarts_under_a_clock_that_steps() {
     let mut restarts = Restarts::begin(1, Arc::new(TcpNetwork), Disk::Folder).await;
-    for (end, step_us) in SEVERAL_IN_A_ROW {
+    restart_and_step(&mut restarts, SEVERAL_IN_A_ROW).await;
+    restarts.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_among_three_restarts_under_a_clock_that_steps() {
+    let network = Arc::new(MemoryNetwork::new());
+    let mut restarts = Restarts::begin(3, network, Disk::Memory).await;
+    let steps = [-HOUR_US, HOUR_US, HOUR_US, -HOUR_US, 0, -600_000, 600_000];
+    let ends = [End::Crash, End::Stop, End::PowerCut].into_iter().cycle();
+    restart_and_step(&mut restarts, ends.zip(steps)).await;
+    restarts.finish().await;
+}
+
+/// Restarts a node in each way, its clock stepping meanwhile; the last steps hit it while it runs.
+async fn restart_and_step(restarts: &mut Restarts, ends: impl IntoIterator<Item = (End, i64)>) {
+    for (end, step_us) in ends {
         restarts.write().await;
         restarts.end(end).await;
         restarts.step(step_us);
         restarts.start().await;
     }
-    // The last steps hit a running node.
     for step_us in [-HOUR_US, HOUR_US, HOUR_US, -HOUR_US, -HOUR_US] {
         restarts.step(step_us);
         restarts.write().await;
     }
-    restarts.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_restarts_at_random_moments() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    eprintln!("SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = StdRng::seed_from_u64(seed());
     let network = Arc::new(MemoryNetwork::new());
     let mut restarts = Restarts::begin(1, network, Disk::Memory).await;
     for _ in 0..30 {
@@ -84,22 +97,37 @@ fn step(random: &mut StdRng) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_forgets_mints_under_another_name() {
     let mut restarts = Restarts::begin(1, Arc::new(TcpNetwork), Disk::Folder).await;
-    let losses = [Loss::Everything, Loss::Store, Loss::StoreSinceCopy];
-    for (at, loss) in losses.into_iter().cycle().take(2 * losses.len()).enumerate() {
+    let losses = [Loss::Everything, Loss::Store, Loss::StoreSinceCopy].into_iter();
+    let steps = [-HOUR_US, HOUR_US, 0].into_iter().cycle();
+    forget(&mut restarts, losses.cycle().zip(steps).take(6)).await;
+    restarts.finish_with_loss().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_among_three_that_forgets_mints_under_another_name() {
+    let mut restarts = Restarts::begin(3, Arc::new(TcpNetwork), Disk::Folder).await;
+    let losses = [(Loss::Store, 0), (Loss::StoreSinceCopy, 0), (Loss::Store, 0)];
+    forget(&mut restarts, losses).await;
+    // The other two have kept everything.
+    restarts.finish().await;
+}
+
+/// Takes from a node what it wrote, in each way, its clock stepping meanwhile.
+async fn forget(restarts: &mut Restarts, losses: impl IntoIterator<Item = (Loss, i64)>) {
+    for ((loss, step_us), end) in losses.into_iter().zip([End::Crash, End::Stop].iter().cycle()) {
         restarts.write().await;
         restarts.end(End::Stop).await;
         restarts.copy();
         restarts.start().await;
         restarts.write().await;
-        restarts.end(if at % 2 == 0 { End::Crash } else { End::Stop }).await;
+        restarts.end(*end).await;
         let before = restarts.actors();
         restarts.lose(loss);
-        restarts.step([-HOUR_US, HOUR_US, 0][at % 3]);
+        restarts.step(step_us);
         restarts.start().await;
         let actor = restarts.write().await;
         assert!(!before.contains(&actor), "{loss:?}: {actor:?} has forgotten what it wrote");
     }
-    restarts.finish_with_loss().await;
 }
 
 /// Nothing on the machine remembers more than the copy, so the node may keep its name; only time keeps its
@@ -122,42 +150,4 @@ async fn a_node_that_is_taken_back_to_a_copy_mints_no_dot_again() {
         restarts.write().await;
     }
     restarts.finish_with_loss().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_among_three_restarts_under_a_clock_that_steps() {
-    let network = Arc::new(MemoryNetwork::new());
-    let mut restarts = Restarts::begin(3, network, Disk::Memory).await;
-    let steps = [-HOUR_US, HOUR_US, HOUR_US, -HOUR_US, 0, -600_000, 600_000];
-    for (at, step_us) in steps.into_iter().enumerate() {
-        restarts.write().await;
-        restarts.end([End::Crash, End::Stop, End::PowerCut][at % 3]).await;
-        restarts.step(step_us);
-        restarts.start().await;
-    }
-    for step_us in [-HOUR_US, HOUR_US, HOUR_US, -HOUR_US] {
-        restarts.step(step_us);
-        restarts.write().await;
-    }
-    restarts.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_among_three_that_forgets_mints_under_another_name() {
-    let mut restarts = Restarts::begin(3, Arc::new(TcpNetwork), Disk::Folder).await;
-    for (at, loss) in [Loss::Store, Loss::StoreSinceCopy, Loss::Store].into_iter().enumerate() {
-        restarts.write().await;
-        restarts.end(End::Stop).await;
-        restarts.copy();
-        restarts.start().await;
-        restarts.write().await;
-        restarts.end(if at % 2 == 0 { End::Crash } else { End::Stop }).await;
-        let before = restarts.actors();
-        restarts.lose(loss);
-        restarts.start().await;
-        let actor = restarts.write().await;
-        assert!(!before.contains(&actor), "{loss:?}: {actor:?} has forgotten what it wrote");
-    }
-    // The other two have kept everything.
-    restarts.finish().await;
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use starling_client::CausalContext;
-use starling_client::load::LoadConfig;
 use starling_protocol::Level;
+use starling_tests::setting::seed;
 use starling_tests::{Cluster, Trio};
 
 const BUCKET: &str = "demo.things";
@@ -129,12 +129,7 @@ async fn a_stale_context_never_removes_what_it_did_not_see() {
 #[tokio::test]
 async fn random_histories_keep_exactly_what_no_context_has_seen() {
     const STEPS: u32 = 600;
-    let seed = match std::env::var("SEED") {
-        Ok(seed) => seed.parse().expect("SEED is a number"),
-        Err(_) => LoadConfig::new().seed,
-    };
-    eprintln!("SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = StdRng::seed_from_u64(seed());
     let mut trio = start().await;
     let mut keys: BTreeMap<String, Model> = BTreeMap::new();
     for step in 0..STEPS {

@@ -3,17 +3,14 @@
 
 use std::time::Duration;
 
-use starling_client::load::{
-    BucketTarget, Limit, LoadConfig, VerifyOptions, Workload, run, verify,
-};
+use starling_client::load::{BucketTarget, VerifyOptions, verify};
 use starling_client::{Client, ConsistencyLevel};
 use starling_node::time::now;
 use starling_protocol::Status;
-use starling_tests::Cluster;
 use starling_tests::cluster::READY_WITHIN;
+use starling_tests::{Cluster, Load};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 const BUCKET: &str = "demo.load";
 const STOPPED_FOR: Duration = Duration::from_secs(10);
@@ -25,36 +22,13 @@ const LEFT_WITHIN: Duration = Duration::from_millis(200);
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 const KEYS: usize = 200;
 
-/// The rate is kept whatever the cluster does, and latency counts from when a request was due, so that
-/// a pause of everything would show in full.
-fn load() -> LoadConfig {
-    LoadConfig {
-        workload: Workload::Mixed { read_ratio: 0.5 },
-        records: 2_000,
-        load_phase: false,
-        fresh: true,
-        concurrency: 16,
-        rate: Some(OPERATIONS_PER_S),
-        limit: Limit::UntilStopped,
-        delete_ratio: 0.1,
-        verify: true,
-        ..LoadConfig::new()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quorum_stays_available_while_a_replica_is_stopped() {
     let mut cluster = Cluster::builder().start().await;
     cluster.wait_until_up(3, READY_WITHIN).await;
     let client = cluster.client().await;
-    let config = load();
-    let target = BucketTarget::open(&client, BUCKET, config.consistency).await;
-    let target = target.expect("the bucket is made on first use");
-    let (stop, stopped_at) = (CancellationToken::new(), cluster.node(2).native_address());
-    let running = {
-        let (stop, target) = (stop.clone(), target.clone());
-        tokio::spawn(async move { run(&target, &config, stop, |_| {}).await })
-    };
+    let load = Load::start(&client, BUCKET, OPERATIONS_PER_S).await;
+    let stopped_at = cluster.node(2).native_address();
     cluster.wait_until(2, READY_WITHIN, |seen| seen.requests_in_flight > 0).await;
     cluster.node(2).pause();
     sleep(STOPPED_FOR).await;
@@ -66,8 +40,7 @@ async fn a_quorum_stays_available_while_a_replica_is_stopped() {
         cluster.wait_until(number, READY_WITHIN, knows).await;
     }
     // What is measured is the time in which the node was stopped, almost to the moment.
-    stop.cancel();
-    let outcome = running.await.expect("the load does not panic").expect("the load can be run");
+    let outcome = load.stop().await;
     let report = &outcome.report;
     eprintln!("{report}");
     assert_eq!(report.errors.sum(), 0, "two of three replicas were up:\n{report}");
@@ -86,11 +59,7 @@ async fn a_quorum_stays_available_while_a_replica_is_stopped() {
     let target = target.expect("all nodes serve");
     let found = verify(&target, outcome.history, VerifyOptions::default(), |_| {}).await;
     assert!(found.is_clean(), "at ALL: {found}");
-    let first = cluster.digest(1, BUCKET).await;
-    assert!(first.keys > 0);
-    for number in 2..=3 {
-        assert_eq!(cluster.digest(number, BUCKET).await, first, "node {number} differs");
-    }
+    assert!(cluster.assert_equal(BUCKET).await.keys > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,6 +51,16 @@ pub enum WireError {
         /// Whether it was a write.
         write: bool,
     },
+    /// Replicas that were up failed or were lost while they were read.
+    #[error("read failed: {received} of {required} replicas answered, {failed} failed")]
+    ReadFailed {
+        /// Answers received.
+        received: u8,
+        /// Answers needed.
+        required: u8,
+        /// Replicas that failed.
+        failed: u8,
+    },
     /// Replicas refused or were lost after the write had begun.
     #[error("write failed: {received} of {required} replicas took it, {failed} failed")]
     WriteFailed {
@@ -61,6 +71,15 @@ pub enum WireError {
         /// Replicas that failed.
         failed: u8,
     },
+    /// No replica of the key can lead the write at present.
+    #[error("no replica of the key can lead the write: {reason}")]
+    NoLeader {
+        /// Why the candidates cannot.
+        reason: String,
+    },
+    /// The write was handed to a replica, which gave no answer.
+    #[error("the replica that led the write gave no answer in time")]
+    LeaderLost,
     /// The node has reached a limit.
     #[error("overloaded: {reason}")]
     Overloaded {
@@ -87,10 +106,18 @@ pub enum WireError {
         /// Bytes accepted.
         max: u64,
     },
-    /// The value, or the object with all its siblings, is too long.
+    /// The value is too long.
     #[error("the value has {len} bytes; at most {max} are accepted")]
     ValueTooLarge {
         /// Bytes given.
+        len: u64,
+        /// Bytes accepted.
+        max: u64,
+    },
+    /// The key with all its siblings would be too large.
+    #[error("the key would have {len} bytes with all its siblings; at most {max} are accepted")]
+    ObjectTooLarge {
+        /// Bytes there would be.
         len: u64,
         /// Bytes accepted.
         max: u64,
@@ -146,8 +173,8 @@ pub enum WireError {
     /// The replicas that answered have not seen the floor yet.
     #[error("the replicas that answered have not seen the given context yet")]
     FloorNotMet,
-    /// A clock is too far ahead.
-    #[error("clock skew: {ahead_ms} ms ahead")]
+    /// The context of a write is dated too far in the future.
+    #[error("clock skew: the context is dated {ahead_ms} ms ahead of the node's clock")]
     ClockSkew {
         /// By how much.
         ahead_ms: u64,
@@ -169,12 +196,6 @@ pub enum WireError {
     /// The node is stopping.
     #[error("the node is stopping")]
     ShuttingDown,
-    /// The node takes no writes.
-    #[error("the node takes no writes: {reason}")]
-    ReadOnly {
-        /// Why.
-        reason: String,
-    },
     /// The node failed; a write's outcome is unknown.
     #[error("the node failed: {message}")]
     Internal {
@@ -212,7 +233,9 @@ impl WireError {
             Self::WriteFailed { .. } => "S104",
             Self::Overloaded { .. } => "S105",
             Self::ShuttingDown => "S106",
-            Self::ReadOnly { .. } => "S107",
+            Self::NoLeader { .. } => "S107",
+            Self::LeaderLost => "S109",
+            Self::ReadFailed { .. } => "S110",
             Self::BadRequest { .. } => "S201",
             Self::KeyTooLarge { .. } => "S202",
             Self::ValueTooLarge { .. } => "S203",
@@ -227,6 +250,7 @@ impl WireError {
             Self::BadContext { .. } => "S302",
             Self::FloorNotMet => "S303",
             Self::ClockSkew { .. } => "S304",
+            Self::ObjectTooLarge { .. } => "S305",
             Self::Internal { .. } => "S901",
         }
     }
@@ -237,6 +261,7 @@ impl WireError {
         match self {
             Self::Timeout { write: true, .. }
             | Self::WriteFailed { .. }
+            | Self::LeaderLost
             | Self::Internal { .. } => Outcome::Unknown,
             _ => Outcome::NotDone,
         }
@@ -248,12 +273,17 @@ impl WireError {
         match self {
             Self::NotReady { .. } => "start the nodes it waits for, or look at its log",
             Self::Unavailable { .. } => "look at `starling status`, or retry at a lower level",
-            Self::Timeout { .. } | Self::WriteFailed { .. } => {
-                "repeat with the same operation id, or read before deciding"
+            Self::Timeout { write: false, .. } | Self::ReadFailed { .. } => {
+                "look at `starling status`, or retry"
+            }
+            Self::Timeout { .. } | Self::WriteFailed { .. } | Self::LeaderLost => {
+                "read the key, then decide: a repeated put may stand beside the first"
             }
             Self::Overloaded { .. } => "retry after a pause, or send less at once",
             Self::ShuttingDown => "retry on another node",
-            Self::ReadOnly { .. } => "look at the node's log and its disk",
+            Self::NoLeader { .. } => {
+                "retry after a pause; look at `starling status` and at the nodes' clocks"
+            }
             Self::BadRequest { .. } => "check the versions of client and node",
             Self::KeyTooLarge { .. } => "use a key of the accepted size",
             Self::ValueTooLarge { .. } => {
@@ -266,7 +296,9 @@ impl WireError {
             Self::BucketIdCollision { .. } => "choose another bucket name",
             Self::NotSupportedYet { .. } => "use another level or request",
             Self::NotEnoughReplicas { .. } => "use a lower level, or a keyspace with more replicas",
-            Self::TooManySiblings { .. } => "read the key, and put with the context you got",
+            Self::TooManySiblings { .. } | Self::ObjectTooLarge { .. } => {
+                "read the key, and put with the context you got"
+            }
             Self::BadContext { .. } => "pass the context of a read or write of this very key",
             Self::FloorNotMet => "retry, or read at a higher level",
             Self::ClockSkew { .. } => "check that the nodes' clocks are synchronised",

@@ -165,7 +165,10 @@ fn errors() -> Vec<WireError> {
         WireError::NotSupportedYet { what: text() },
         WireError::NotEnoughReplicas { required: 4, replication_factor: 3 },
         WireError::ShuttingDown,
-        WireError::ReadOnly { reason: text() },
+        WireError::NoLeader { reason: text() },
+        WireError::LeaderLost,
+        WireError::ReadFailed { received, required, failed },
+        WireError::ObjectTooLarge { len: 9, max: 8 },
         WireError::Internal { message: text() },
     ]
 }
@@ -188,7 +191,7 @@ fn only_writes_that_had_begun_are_of_unknown_outcome() {
     let unknown: Vec<_> =
         errors().into_iter().filter(|error| error.outcome() == Outcome::Unknown).collect();
     let codes: Vec<_> = unknown.iter().map(WireError::code).collect();
-    assert_eq!(codes, ["S103", "S104", "S901"]);
+    assert_eq!(codes, ["S103", "S104", "S109", "S901"]);
     assert!(matches!(unknown[0], WireError::Timeout { write: true, .. }));
 }
 

@@ -14,10 +14,10 @@ use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use starling_client::load::{
-    BucketTarget, KeyOrder, Limit, LoadConfig, Phase, Progress, Report, VerifyOptions, Workload,
-    run, verify,
+    BucketTarget, ConfigError, KeyOrder, Limit, LoadConfig, Phase, Progress, Report, VerifyOptions,
+    Workload, run, verify,
 };
-use starling_client::{Client, ConsistencyLevel};
+use starling_client::{Client, ConsistencyLevel, Error};
 use tokio_util::sync::CancellationToken;
 
 const EXIT_VIOLATION: u8 = 3;
@@ -30,10 +30,16 @@ const EXIT_VIOLATION: u8 = 3;
 #[command(name = "starling-load", version, max_term_width = 100)]
 struct Flags {
     /// A node to begin with, host:port; may be repeated. The others are discovered.
-    #[arg(long = "node", value_name = "ADDRESS", default_value = "127.0.0.1:9050")]
+    #[arg(
+        long = "node",
+        value_name = "ADDRESS",
+        env = "STARLING_NODE",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9050"
+    )]
     nodes: Vec<String>,
     /// The bucket, keyspace.bucket.
-    #[arg(long, default_value = "demo.load")]
+    #[arg(long, env = "STARLING_BUCKET", default_value = "demo.load")]
     bucket: String,
     /// write, read, mixed, ycsb-a, ycsb-b, ycsb-c, ycsb-d or ycsb-f.
     #[arg(long, default_value = "mixed")]
@@ -105,14 +111,26 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             // Nothing is left to do if standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "{}", told(&error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// A code, what happened, its effect, what to try: as the `starling` command tells it.
+fn told(error: &anyhow::Error) -> String {
+    let (what, effect, advice) = if let Some(error) = error.downcast_ref::<Error>() {
+        (format!("[{}] {error}", error.code()), "the load has ended", error.advice())
+    } else if let Some(error) = error.downcast_ref::<ConfigError>() {
+        (format!("[S012] usage: {error}"), "nothing was done", "starling-load --help")
+    } else {
+        (format!("[S014] load: {error:#}"), "the load has ended", "look at `starling status`")
+    };
+    format!("error{what}\n  effect  {effect}\n  try     {advice}")
+}
+
 fn run_load(flags: &Flags) -> anyhow::Result<ExitCode> {
-    let config = config(flags);
+    let config = config(flags)?;
     config.check()?;
     // One thread is enough for what two cores can serve, and saves waking a second one.
     let mut builder = match flags.threads {
@@ -158,18 +176,25 @@ async fn measure(flags: &Flags, config: &LoadConfig) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn config(flags: &Flags) -> LoadConfig {
+fn config(flags: &Flags) -> Result<LoadConfig, ConfigError> {
     let defaults = LoadConfig::new();
     let workload = match (flags.workload, flags.read_ratio) {
+        (workload, None) => workload,
         (Workload::Mixed { .. }, Some(read_ratio)) => Workload::Mixed { read_ratio },
-        (workload, _) => workload,
+        (_, Some(read_ratio)) => {
+            return Err(ConfigError::OutOfRange {
+                name: "read-ratio",
+                found: read_ratio.to_string(),
+                accepted: "no ratio but that of the workload itself, unless it is mixed".to_owned(),
+            });
+        }
     };
     let limit = match (flags.ops, flags.duration) {
         (Some(ops), _) => Limit::Operations(ops),
         (None, Some(duration)) => Limit::Duration(duration),
         (None, None) => defaults.limit,
     };
-    LoadConfig {
+    Ok(LoadConfig {
         workload,
         key_order: flags.keys,
         records: flags.records,
@@ -185,7 +210,7 @@ fn config(flags: &Flags) -> LoadConfig {
         verify: flags.verify,
         seed: flags.seed.unwrap_or(defaults.seed),
         ..defaults
-    }
+    })
 }
 
 /// The first Ctrl-C ends the run early and still reports and verifies; the second kills.
@@ -326,10 +351,19 @@ mod tests {
             "out.json",
         ]);
         assert_eq!(flags.nodes.len(), 2);
-        let config = config(&flags);
+        let config = config(&flags).expect("the flags fit together");
         assert_eq!(config.workload, Workload::Mixed { read_ratio: 0.25 });
         assert_eq!(config.limit, Limit::Duration(Duration::from_secs(20)));
         assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_read_ratio_is_refused_where_the_workload_has_its_own() {
+        let flags = ["starling-load", "--workload", "ycsb-b", "--read-ratio", "0.25"];
+        let refused = config(&Flags::parse_from(flags)).expect_err("ycsb-b reads 95 of 100");
+        let told = super::told(&refused.into());
+        assert!(told.starts_with("error[S012] usage: ") && told.contains("read-ratio"), "{told}");
+        assert!(told.contains("\n  effect  ") && told.contains("\n  try     "), "{told}");
     }
 
     #[test]

@@ -91,10 +91,14 @@ fn failure(error: &Error, write: bool) -> Failure {
     let kind = match error {
         Error::Refused { error, .. } => match error {
             WireError::Unavailable { .. }
+            | WireError::ReadFailed { .. }
             | WireError::NotReady { .. }
+            | WireError::NoLeader { .. }
             | WireError::ShuttingDown => FailureKind::Unavailable,
             // A write that failed at replicas ended as one that timed out: its outcome is unknown.
-            WireError::Timeout { .. } | WireError::WriteFailed { .. } => FailureKind::Timeout,
+            WireError::Timeout { .. } | WireError::WriteFailed { .. } | WireError::LeaderLost => {
+                FailureKind::Timeout
+            }
             WireError::Overloaded { .. } => FailureKind::Overloaded,
             _ => FailureKind::Other,
         },

@@ -23,6 +23,8 @@ use uuid::Uuid;
 pub const BUCKET: &str = "demo.carts";
 /// Longer than anything in a test takes, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked whether something holds.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 const SLOT_BITS: u8 = 6;
 
 /// What a node does with a request.
@@ -332,7 +334,7 @@ pub async fn eventually(holds: impl FnMut() -> bool) {
 
 async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -31,8 +31,11 @@ fn errors() -> Vec<(WireError, Then, bool)> {
             AsksTheOthers,
             false,
         ),
+        (WireError::ReadFailed { received: 1, required: 2, failed: 2 }, AsksTheOthers, false),
         (WireError::Timeout { received: 1, required: 2, write: true }, AsksAgain, true),
         (WireError::WriteFailed { received: 1, required: 2, failed: 1 }, AsksAgain, true),
+        (WireError::LeaderLost, AsksAgain, true),
+        (WireError::NoLeader { reason: text() }, AsksAgain, false),
         (WireError::Overloaded { reason: text() }, AsksAgain, false),
         (WireError::NotReady { waiting_for: vec![text()] }, AsksAgain, false),
         (WireError::ShuttingDown, AsksAgain, false),
@@ -50,7 +53,7 @@ fn errors() -> Vec<(WireError, Then, bool)> {
         (WireError::BadContext { reason: text() }, Tells, false),
         (WireError::NotSupportedYet { what: text() }, Tells, false),
         (WireError::NotEnoughReplicas { required: 5, replication_factor: 3 }, Tells, false),
-        (WireError::ReadOnly { reason: text() }, Tells, false),
+        (WireError::ObjectTooLarge { len: 2, max: 1 }, Tells, false),
         (WireError::Internal { message: text() }, Tells, true),
     ]
 }

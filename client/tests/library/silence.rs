@@ -12,6 +12,8 @@ use crate::fake::{BUCKET, Cluster, PATIENCE, Reply, eventually, key_led_by, one_
 /// [`TRIALS`] counts, so that a busy moment fails nothing.
 const LEFT_WITHIN: Duration = Duration::from_millis(230);
 const TRIALS: usize = 8;
+/// How often it is tried whether a node is asked again.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn a_read_leaves_a_silent_node_within_200_ms() {
@@ -74,7 +76,7 @@ async fn a_silent_node_is_asked_last_and_taken_back_when_it_speaks() {
         if led_again {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     assert!(led_again, "the node speaks again, and is not asked");
 }

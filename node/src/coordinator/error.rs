@@ -5,8 +5,8 @@ use starling_ring::{ConsistencyError, ConsistencyLevel};
 
 use super::quorum::Tally;
 
-/// The failure of a read or a write. `Timeout` and `WriteFailed` leave the outcome of a write
-/// unknown; every other variant says that nothing was done.
+/// The failure of a read or a write. `Timeout`, `WriteFailed`, `LeaderLost` and `Store` leave the
+/// outcome of a write unknown; every other variant says that nothing was done.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -27,6 +27,12 @@ pub enum RequestError {
         tally: Tally,
         /// Whether it was a write, whose outcome is then unknown.
         write: bool,
+    },
+    /// Too many replicas failed, refused or were lost while they were read.
+    #[error("{} of {} replicas answered, {} failed", tally.received, tally.required, tally.failed)]
+    ReadFailed {
+        /// Required, received and failed.
+        tally: Tally,
     },
     /// Too many replicas failed or refused after the write had begun.
     #[error("{} of {} replicas took the write, {} failed", tally.received, tally.required, tally.failed)]
@@ -65,6 +71,14 @@ pub enum RequestError {
         /// Bytes accepted.
         max: usize,
     },
+    /// The key with all its siblings would be too large.
+    #[error("the key would have {len} bytes with all its siblings; at most {max} are accepted")]
+    ObjectTooLarge {
+        /// Bytes there would be.
+        len: usize,
+        /// Bytes accepted.
+        max: usize,
+    },
     /// The key already has as many siblings as it may.
     #[error("the key would have {count} siblings; at most {max} are accepted")]
     TooManySiblings {
@@ -82,8 +96,8 @@ pub enum RequestError {
     /// All reachable replicas together have not seen what the floor demands.
     #[error("the replicas that answered have not seen the given context yet")]
     FloorNotMet,
-    /// This node's clock is too far from the others'.
-    #[error("clock skew: {ahead_us} us ahead")]
+    /// The context of a write is dated too far in the future: some clock is off.
+    #[error("clock skew: the context is dated {ahead_us} us ahead of this node's clock")]
     ClockSkew {
         /// By how much.
         ahead_us: u64,
@@ -94,9 +108,9 @@ pub enum RequestError {
         /// Why the candidates cannot.
         reason: String,
     },
-    /// The node is stopping.
-    #[error("the node is stopping")]
-    ShuttingDown,
+    /// A write was handed to a replica, which gave no answer.
+    #[error("the replica that led the write gave no answer in time")]
+    LeaderLost,
     /// The local store failed; a write's outcome is unknown.
     #[error("the store failed: {reason}")]
     Store {

@@ -9,7 +9,7 @@ use starling_ring::detector::Liveness;
 use tokio::time::Instant;
 
 use super::plan::Bucket;
-use super::{Coordinator, RequestError, Tally};
+use super::{Coordinator, RequestError};
 use crate::internode::LinkError;
 use crate::internode::link;
 use crate::internode::message::Kind;
@@ -29,7 +29,7 @@ impl Coordinator {
     /// first natural replica that is up, the suspected ones last.
     ///
     /// # Errors
-    /// An unknown keyspace, or a key of the wrong size.
+    /// An unknown keyspace.
     pub fn leader(&self, bucket: &Arc<Bucket>, key: &[u8]) -> Result<Leader, RequestError> {
         let Some(placement) = self.local.ring.keyspace(&bucket.keyspace) else {
             return Err(RequestError::UnknownKeyspace { name: bucket.keyspace.clone() });
@@ -51,7 +51,7 @@ impl Coordinator {
     /// returns its answer frame. The next one is tried only while nothing was sent.
     ///
     /// # Errors
-    /// `NoLeader` when nobody was reached, `Timeout` when somebody may have done it.
+    /// `NoLeader` when nobody was reached, `LeaderLost` when somebody may have done it.
     pub async fn forward(
         &self,
         bucket: &Bucket,
@@ -60,10 +60,6 @@ impl Coordinator {
         operand: &Bytes,
         deadline: Instant,
     ) -> Result<Frame, RequestError> {
-        let unknown = || RequestError::Timeout {
-            tally: Tally { required: 1, received: 0, failed: 0 },
-            write: true,
-        };
         for node in leaders {
             let Some(link) = self.links.to(*node) else { continue };
             let request = link::Request {
@@ -82,7 +78,7 @@ impl Coordinator {
                     return Err(RequestError::NoLeader { reason: error.to_string() });
                 }
                 Err(LinkError::ConnectionLost | LinkError::Deadline | LinkError::Garbled(_)) => {
-                    return Err(unknown());
+                    return Err(RequestError::LeaderLost);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use starling_protocol::DownReplica;
-use starling_ring::{ConsistencyLevel, NodeIndex, Operation, Placement, Ring, Token};
+use starling_ring::{ConsistencyLevel, NodeIndex, Placement, Ring, Token};
 use starling_storage::keys::storage_key;
 use starling_storage::planted::Bug;
 
@@ -56,7 +56,7 @@ impl Coordinator {
         bucket: &Arc<Bucket>,
         key: &[u8],
         level: ConsistencyLevel,
-        operation: Operation,
+        one_short: Bug,
     ) -> Result<Plan, RequestError> {
         if key.is_empty() || key.len() > self.limits.key_bytes_max {
             return Err(RequestError::KeySize { len: key.len(), max: self.limits.key_bytes_max });
@@ -66,12 +66,8 @@ impl Coordinator {
             return Err(RequestError::UnknownKeyspace { name: bucket.keyspace.clone() });
         };
         let datacenter = &self.local.member().datacenter;
-        let mut requirement = level.requirement(placement, datacenter, operation)?;
-        let short = match operation {
-            Operation::Read => Bug::ReadOneShort,
-            Operation::Write => Bug::WriteOneShort,
-        };
-        if self.planted.is(short) && requirement.total > 1 {
+        let mut requirement = level.requirement(placement, datacenter)?;
+        if self.planted.is(one_short) && requirement.total > 1 {
             requirement.total -= 1;
         }
         let token = placement.token(key);

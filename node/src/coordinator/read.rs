@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use starling_ring::Operation;
 use starling_storage::planted::Bug;
 use starling_storage::values::{self, Causal, Context};
 use starling_storage::{Lookup, ReadError, Tier};
@@ -65,7 +64,7 @@ impl Coordinator {
         held: &Arc<Held>,
     ) -> Result<Causal, RequestError> {
         let began = now();
-        let plan = self.plan(&request.bucket, &request.key, request.level, Operation::Read)?;
+        let plan = self.plan(&request.bucket, &request.key, request.level, Bug::ReadOneShort)?;
         self.check_available(&plan)?;
         let floor = match &request.floor {
             Some(token) => Some(self.unseal(&request.bucket, &request.key, token)?),
@@ -136,7 +135,7 @@ impl Coordinator {
             self.question(plan, index, kind, &gather, deadline);
         }
         if let Ok(verdict) = decision.try_recv() {
-            return self.answers_of(plan, &gather, verdict);
+            return answers_of(&gather, verdict);
         }
         let mut another = || match spare.next() {
             Some(index) => {
@@ -151,7 +150,7 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 verdict = &mut decision => {
-                    return self.answers_of(plan, &gather, verdict.unwrap_or(Verdict::Impossible));
+                    return answers_of(&gather, verdict.unwrap_or(Verdict::Impossible));
                 }
                 permit = gather.wants_another.acquire() => {
                     permit.expect("the permits are never closed").forget();
@@ -167,24 +166,6 @@ impl Coordinator {
                     timer.as_mut().reset(deadline);
                 }
             }
-        }
-    }
-
-    fn answers_of(
-        &self,
-        plan: &Plan,
-        gather: &ReadGather,
-        verdict: Verdict,
-    ) -> Result<Vec<Option<Answer>>, RequestError> {
-        match verdict {
-            Verdict::Met => Ok(gather.answers()),
-            _ if gather.was_refused() => {
-                crate::metrics::observe_shed("in_flight_bytes");
-                Err(RequestError::Overloaded {
-                    reason: "too many bytes in flight on this node for a value of this size",
-                })
-            }
-            Verdict::Undecided | Verdict::Impossible => Err(self.unavailable(plan, gather.tally())),
         }
     }
 
@@ -336,6 +317,21 @@ impl Coordinator {
                 tracing::error!(%error, "cannot apply a read repair");
                 gather.record(index, false);
             }
+        }
+    }
+}
+
+fn answers_of(gather: &ReadGather, verdict: Verdict) -> Result<Vec<Option<Answer>>, RequestError> {
+    match verdict {
+        Verdict::Met => Ok(gather.answers()),
+        _ if gather.was_refused() => {
+            crate::metrics::observe_shed("in_flight_bytes");
+            Err(RequestError::Overloaded {
+                reason: "too many bytes in flight on this node for a value of this size",
+            })
+        }
+        Verdict::Undecided | Verdict::Impossible => {
+            Err(RequestError::ReadFailed { tally: gather.tally() })
         }
     }
 }

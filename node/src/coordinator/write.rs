@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_ring::{HostId, Operation};
+use starling_ring::HostId;
 use starling_storage::planted::Bug;
 use starling_storage::values::Context;
 use starling_storage::{Hint, NotLeading, Put, PutError, PutRequest, StoreError};
@@ -29,7 +29,7 @@ impl Coordinator {
     /// [`RequestError`]; the outcome is unknown only on `Timeout`, `WriteFailed` and `Store`.
     pub async fn write(&self, request: WriteRequest) -> Result<Bytes, RequestError> {
         self.check_value(&request)?;
-        let plan = self.plan(&request.bucket, &request.key, request.level, Operation::Write)?;
+        let plan = self.plan(&request.bucket, &request.key, request.level, Bug::WriteOneShort)?;
         let Some(me) = plan.position(self.local.me) else {
             return Err(RequestError::NoLeader { reason: "it is no replica of the key".into() });
         };
@@ -157,7 +157,7 @@ fn put_error(error: &PutError) -> RequestError {
             RequestError::TooManySiblings { count: *count, max: *max }
         }
         PutError::ObjectTooLarge { bytes, max } => {
-            RequestError::ValueTooLarge { len: *bytes, max: *max }
+            RequestError::ObjectTooLarge { len: *bytes, max: *max }
         }
         PutError::ClockSkew { ahead_us, .. } => RequestError::ClockSkew { ahead_us: *ahead_us },
         PutError::NotLeading(NotLeading::TooLate) => {

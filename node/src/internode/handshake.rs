@@ -37,7 +37,10 @@ pub enum HandshakeError {
     },
     /// The other side will not speak with this node.
     #[error("it refused: {0}")]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
+    /// This node will not speak with whoever answered.
+    #[error("it is not the peer: {0}")]
+    NotThePeer(Refusal),
     /// No answer in time.
     #[error("no answer within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     Timeout,
@@ -57,10 +60,11 @@ pub async fn open(
     let frame = exchange(stream, Kind::Hello, &hello, received).await?;
     let theirs: Hello = starling_protocol::decode_header(&frame.header)?;
     if theirs.host_id != meant {
-        return Err(Refusal::WrongHost { actual: theirs.host_id }.into());
+        return Err(HandshakeError::NotThePeer(Refusal::WrongHost { actual: theirs.host_id }));
     }
     if theirs.cluster_id != local.cluster_id {
-        return Err(Refusal::WrongCluster { theirs: theirs.cluster_id }.into());
+        let theirs = theirs.cluster_id;
+        return Err(HandshakeError::NotThePeer(Refusal::WrongCluster { theirs }));
     }
     Ok(theirs)
 }

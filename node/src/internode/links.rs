@@ -130,6 +130,8 @@ fn log_failure(link: &Link, error: &HandshakeError) {
     let (peer, address) = (link.member.host_id, link.member.address);
     if matches!(error, HandshakeError::Refused(_) | HandshakeError::Unexpected { .. }) {
         warn!(%peer, %address, %error, "the peer does not accept this node");
+    } else if matches!(error, HandshakeError::NotThePeer(_)) {
+        warn!(%peer, %address, %error, "another node answers in the peer's place");
     } else {
         debug!(%peer, %address, %error, "cannot connect to peer");
     }

@@ -35,6 +35,11 @@ pub(super) fn wire_error(error: &RequestError) -> WireError {
         RequestError::Timeout { tally, write } => {
             WireError::Timeout { received: tally.received, required: tally.required, write: *write }
         }
+        RequestError::ReadFailed { tally } => WireError::ReadFailed {
+            received: tally.received,
+            required: tally.required,
+            failed: tally.failed,
+        },
         RequestError::WriteFailed { tally } => WireError::WriteFailed {
             received: tally.received,
             required: tally.required,
@@ -51,14 +56,17 @@ pub(super) fn wire_error(error: &RequestError) -> WireError {
         RequestError::ValueTooLarge { len, max } => {
             WireError::ValueTooLarge { len: wide(*len), max: wide(*max) }
         }
+        RequestError::ObjectTooLarge { len, max } => {
+            WireError::ObjectTooLarge { len: wide(*len), max: wide(*max) }
+        }
         RequestError::TooManySiblings { count, max } => {
             WireError::TooManySiblings { count: narrow(*count), max: narrow(*max) }
         }
         RequestError::BadContext { reason } => WireError::BadContext { reason: reason.clone() },
         RequestError::FloorNotMet => WireError::FloorNotMet,
         RequestError::ClockSkew { ahead_us } => WireError::ClockSkew { ahead_ms: ahead_us / 1_000 },
-        RequestError::NoLeader { reason } => WireError::Overloaded { reason: reason.clone() },
-        RequestError::ShuttingDown => WireError::ShuttingDown,
+        RequestError::NoLeader { reason } => WireError::NoLeader { reason: reason.clone() },
+        RequestError::LeaderLost => WireError::LeaderLost,
         RequestError::Store { reason } => WireError::Internal { message: reason.clone() },
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use starling_protocol::{ContextToken, Frame, Request, Response, WireError};
+use starling_protocol::{ContextToken, Frame, Request, Response, WIRE_VERSION, WireError};
 use starling_storage::values::OperationId;
 use starling_storage::{BucketError, ClockError, Replica, WallClock};
 use tokio::sync::mpsc;
@@ -23,8 +23,6 @@ use crate::metrics::{Op, observe_request};
 use crate::overload::{Held, Share};
 use crate::time::now;
 
-/// The version of the native protocol.
-pub const WIRE_VERSION: u16 = 1;
 /// No client waits longer than this, whatever its frames say.
 const BUDGET_MAX: Duration = Duration::from_secs(60);
 
@@ -73,10 +71,10 @@ impl Serving {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Passes on what concerns the membership. Dropped when its queue is full: all of it is said
-    /// again within a second.
+    /// Passes on what concerns the membership. Dropped when its queue is full: what peers say they
+    /// say again within a second, and a stop that was not announced shows by the silence.
     pub fn report(&self, event: PeerEvent) {
-        let _said_again_soon = self.membership.try_send(event);
+        let _can_be_missed = self.membership.try_send(event);
     }
 
     /// Microseconds of the wall clock.
@@ -226,28 +224,33 @@ impl Serving {
             }
             _ => unreachable!("only puts and deletes are written"),
         };
+        let op = if value.is_some() { Op::Write } else { Op::Delete };
+        let level = consistency(level);
+        let failed = |error: &RequestError| {
+            observe_request(op, level, Some(error), now().saturating_duration_since(began));
+            Reply::error(wire_error(error))
+        };
         match self.coordinator.leader(bucket, &key) {
             Ok(Leader::Here) => {}
             Ok(Leader::There(leaders)) if may_forward => {
                 let (header, operand) = (&frame.header, &frame.operand);
                 let sent = self.coordinator.forward(bucket, &leaders, header, operand, deadline);
                 return match sent.await {
+                    // Its leader counts what became of it.
                     Ok(answer) => forwarded(&answer),
-                    Err(error) => Reply::error(wire_error(&error)),
+                    Err(error) => failed(&error),
                 };
             }
             Ok(Leader::There(_)) => {
                 let reason = "it is no replica of the key, or its clock is off".to_owned();
-                let error = RequestError::NoLeader { reason };
-                return Reply::error(wire_error(&error));
+                return failed(&RequestError::NoLeader { reason });
             }
-            Err(error) => return Reply::error(wire_error(&error)),
+            Err(error) => return failed(&error),
         }
-        let op = if value.is_some() { Op::Write } else { Op::Delete };
         let write = WriteRequest {
             bucket: bucket.clone(),
             key,
-            level: consistency(level),
+            level,
             context: context.map(|token| token.0),
             operation: OperationId(operation),
             value,
@@ -257,12 +260,12 @@ impl Serving {
             },
             deadline,
         };
-        let level = write.level;
-        let result = self.coordinator.write(write).await;
-        observe_request(op, level, result.as_ref().err(), now().saturating_duration_since(began));
-        match result {
-            Ok(context) => Reply::of(Response::Written { context: ContextToken(context) }),
-            Err(error) => Reply::error(wire_error(&error)),
+        match self.coordinator.write(write).await {
+            Ok(context) => {
+                observe_request(op, level, None, now().saturating_duration_since(began));
+                Reply::of(Response::Written { context: ContextToken(context) })
+            }
+            Err(error) => failed(&error),
         }
     }
 }
@@ -314,7 +317,7 @@ impl Service {
         }
     }
 
-    pub(super) async fn status(&self) -> Reply {
+    pub(super) fn status(&self) -> Reply {
         match self.ready() {
             Ok(serving) => Reply::of(Response::Status(views::status(serving))),
             Err(error) => Reply::error(error),

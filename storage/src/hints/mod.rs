@@ -36,12 +36,6 @@ pub struct HintLimits {
     pub bytes_max: u64,
 }
 
-impl Default for HintLimits {
-    fn default() -> HintLimits {
-        HintLimits { bytes_max: 256 << 20 }
-    }
-}
-
 /// Why hints could not be kept, read or removed.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]

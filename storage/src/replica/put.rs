@@ -18,6 +18,7 @@ use super::Replica;
 use crate::clock::{ClockError, SKEW_MAX_US};
 use crate::hints::{Hint, Reservation};
 use crate::identity::ActorChange;
+use crate::keys;
 use crate::planted::Bug;
 use crate::store::{Batch, Family, Lookup, StoreError, Tier};
 use crate::values::{Actor, Causal, Context, OperationId, put_delta};
@@ -191,7 +192,7 @@ impl Replica {
         tier: Tier,
         group: &mut Group,
     ) -> Result<Put, PutError> {
-        self.check_size(request.value.as_ref().map_or(0, Bytes::len))?;
+        self.check_size(request, request.value.as_ref().map_or(0, Bytes::len))?;
         let state = match group.joined.get(&request.key) {
             Some(joined) => Causal::decode(joined.clone()).map_err(unreadable)?,
             None => self.own_state(&request.key, tier)?,
@@ -205,7 +206,7 @@ impl Replica {
         let delta = put_delta(&state, &client, me, mint, operation, value, request.lww);
         let delta_bytes = delta.encode();
         let joined = state.join_encoded(&delta, &delta_bytes);
-        self.check_size(joined.len())?;
+        self.check_size(request, joined.len())?;
         let put = Put { delta: delta_bytes, mint, context: delta.context().clone() };
         group.joined.insert(request.key.clone(), joined.clone());
         self.add_to(group, request, &put, joined);
@@ -288,12 +289,14 @@ impl Replica {
         Ok(())
     }
 
-    fn check_size(&self, bytes: usize) -> Result<(), PutError> {
+    fn check_size(&self, request: &PutRequest, bytes: usize) -> Result<(), PutError> {
         if bytes > self.limits.object_bytes_max {
             return Err(PutError::ObjectTooLarge { bytes, max: self.limits.object_bytes_max });
         }
         if bytes > self.limits.object_bytes_warn {
-            tracing::warn!(bytes, "an object is large");
+            // The key itself may be nobody's business; its token finds it.
+            let token = keys::decode(&request.key).map_or(0, |key| key.token);
+            tracing::warn!(table = request.table, token, bytes, "an object is large");
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ pub fn open(
         wall,
         durability: Durability::Inline,
         limits: ReplicaLimits::default(),
-        hint_limits: HintLimits::default(),
+        hint_limits: HintLimits { bytes_max: 256 << 20 },
         observe_sync: |_| {},
         fatal: Box::new(|reason| panic!("fatal: {reason}")),
         planted: Planted::NONE,
