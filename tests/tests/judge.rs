@@ -150,7 +150,3 @@ fn in_the_end_every_acknowledged_value_is_there_whatever_its_level() {
     let after = [one(0), read_at(Level::All, HEALED, HEALED + 1, &[])];
     assert_eq!(broken(&after), [VANISHED]);
 }
-
-fn late() {
-    std::thread::sleep(std::time::Duration::from_secs(1));
-}

@@ -12,9 +12,10 @@ use starling_node::internode::message::{
 use starling_protocol::{Request, Response, WireError, decode_header};
 use starling_ring::{ClusterId, HostId};
 use starling_storage::keys::{storage_key, table_id};
+use starling_tests::setting::setting;
 use starling_tests::{Cluster, Trio};
 
-use crate::mutations::{mutated, setting};
+use crate::mutations::mutated;
 use crate::neighbour::Neighbour;
 use crate::wire::{HEADER_AT, Raw, VERSION_AT, assert_whole, bad_frames, frame, hello, sealed};
 

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use starling_protocol::{ContextToken, Level, Request};
 use starling_tests::Cluster;
+use starling_tests::setting::setting;
 
 use crate::neighbour::Neighbour;
 use crate::wire::{
@@ -17,13 +18,6 @@ const BUCKET: &str = "demo.things";
 const ROUNDS: u64 = 400;
 /// The least part of the rounds that must have been noticed as bad, or the frames were hardly changed.
 const NOTICED_MIN: u64 = 4;
-
-/// A number from the environment, or the default.
-pub fn setting(name: &str, default: u64) -> u64 {
-    let set = std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    eprintln!("{name}={set}");
-    set
-}
 
 /// `frame` with a few random changes; half of the results have a checksum that fits, so that the change
 /// reaches what lies behind it.
