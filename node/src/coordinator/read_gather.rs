@@ -71,16 +71,19 @@ impl ReadGather {
 
     /// Counts one replica, this node's own included.
     pub(super) fn record(&self, replica: usize, answer: Option<Answer>) {
-        // A state for which there is no room is as good as none.
-        let answer = answer.filter(|answer| match answer {
-            Answer::State(Some(state), _) => self.held.take(state.len()),
-            Answer::State(None, _) | Answer::Digest(_) => true,
-        });
+        // A state for which there is no room is as good as none, and if it is the only one, so is the read.
+        let room = match &answer {
+            Some(Answer::State(Some(state), _)) => self.held.take(state.len()),
+            _ => true,
+        };
+        let answer = answer.filter(|_| room);
         let mut counting = self.counting.lock();
+        let mut answers = counting.answers.iter().flatten();
+        let has_state = answers.any(|answer| matches!(answer, Answer::State(Some(_), _)));
         let verdict = counting.tracker.record(replica, answer.is_some());
         counting.answers[replica] = answer;
         counting.answered += 1;
-        let verdict = if self.was_refused() { Verdict::Impossible } else { verdict };
+        let verdict = if room || has_state { verdict } else { Verdict::Impossible };
         let over = match verdict {
             Verdict::Undecided => false,
             Verdict::Met => counting.answered >= counting.answered_min,
