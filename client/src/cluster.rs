@@ -16,7 +16,7 @@ use starling_ring::{
 };
 use tokio::time::Instant;
 
-use crate::connection::{Accepts, CallError, Connection, Held, now};
+use crate::connection::{Accepts, CallError, Connection, Held, SILENCE, now};
 use crate::error::Error;
 use crate::seams::Seams;
 
@@ -30,6 +30,8 @@ pub(crate) struct NodeHandle {
     pub(crate) address: SocketAddr,
     connection: ArcSwapOption<Held>,
     dialling: tokio::sync::Mutex<Backoff>,
+    /// There is no connection, and until then there will hardly be one.
+    not_before: Mutex<Option<Instant>>,
     buckets: Mutex<BTreeMap<String, u32>>,
     seams: Arc<dyn Seams>,
 }
@@ -62,6 +64,7 @@ impl NodeHandle {
             address,
             connection: ArcSwapOption::empty(),
             dialling: tokio::sync::Mutex::default(),
+            not_before: Mutex::default(),
             buckets: Mutex::default(),
             seams,
         })
@@ -77,13 +80,24 @@ impl NodeHandle {
         self.connected().is_some_and(|connection| !connection.is_silent())
     }
 
+    /// Whether a request should go to it rather than to another: not while it is silent, being tried, or
+    /// was not reached a moment ago.
+    fn is_promising(&self) -> bool {
+        match self.connected() {
+            Some(connection) => !connection.is_silent(),
+            None => self.not_before.lock().is_none_or(|until| now() >= until),
+        }
+    }
+
     /// A connection, made if there is none and the last failure is long enough ago.
     pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Held>, String> {
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
         let until = now() + within;
-        let Ok(mut backoff) = tokio::time::timeout_at(until, self.dialling.lock()).await else {
+        // Whoever asked first goes on trying; it is not worth more to the others than an answer is.
+        let patience = within.min(SILENCE);
+        let Ok(mut backoff) = tokio::time::timeout(patience, self.dialling.lock()).await else {
             return Err("another request is still trying to reach it".to_owned());
         };
         if let Some(connection) = self.connected() {
@@ -92,9 +106,11 @@ impl NodeHandle {
         if backoff.until.is_some_and(|until| now() < until) {
             return Err("it could not be reached a moment ago".to_owned());
         }
+        *self.not_before.lock() = Some(until);
         match tokio::time::timeout_at(until, self.dial()).await {
             Ok(Ok(connection)) => {
                 *backoff = Backoff::default();
+                *self.not_before.lock() = None;
                 self.buckets.lock().clear();
                 self.connection.store(Some(connection.clone()));
                 Ok(connection)
@@ -102,6 +118,7 @@ impl NodeHandle {
             failed => {
                 backoff.pause = (backoff.pause * 2).clamp(BACKOFF_FIRST, BACKOFF_LAST);
                 backoff.until = Some(now() + backoff.pause);
+                *self.not_before.lock() = backoff.until;
                 Err(match failed {
                     Ok(Err(reason)) => reason,
                     _ => format!("no connection within {} ms", within.as_millis()),
@@ -260,8 +277,7 @@ impl Known {
         let mut order = replicas.to_vec();
         order.sort_by_cached_key(|node| {
             let connection = self.node(*node).connected();
-            let usable = self.is_up(*node)
-                && connection.as_ref().is_none_or(|connection| !connection.is_silent());
+            let usable = self.is_up(*node) && self.node(*node).is_promising();
             let load = connection.map_or(0, |connection| connection.load());
             (!usable, if write { 0 } else { load })
         });
