@@ -82,6 +82,25 @@ pub fn decode(key: &[u8]) -> Result<StorageKey<'_>, KeyError> {
     })
 }
 
+/// The table of a storage key, and its token in ring order, from 0.
+pub fn position(key: &[u8]) -> Option<(u32, u64)> {
+    let (table, rest) = key.split_first_chunk()?;
+    let token = rest.first_chunk()?;
+    Some((u32::from_be_bytes(*table), u64::from_be_bytes(*token)))
+}
+
+/// The storage keys of a table with tokens from `first` to `last`, in ring order, as `[start, end)`.
+pub fn token_bounds(table: u32, first: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
+    let at =
+        |table: u32, token: u64| [table.to_be_bytes().as_slice(), &token.to_be_bytes()].concat();
+    let end = match (last.checked_add(1), table.checked_add(1)) {
+        (Some(next), _) => at(table, next),
+        (None, Some(next_table)) => next_table.to_be_bytes().to_vec(),
+        (None, None) => Vec::new(),
+    };
+    (at(table, first), end)
+}
+
 /// The id of a bucket that no schema describes, from its full name `keyspace.bucket`.
 ///
 /// Two names can share an id; who registers names must refuse the second.

@@ -11,6 +11,7 @@
 //! - [`identity`]: who this replica is, and when it has to become somebody new.
 //! - [`commit`]: group durability, and the high-water mark that reveals lost writes.
 //! - [`hints`], [`buckets`]: what is owed to unreachable replicas; which table id means which bucket.
+//! - [`leaves`]: what has changed since it was last compared with other replicas.
 //! - [`replica`]: the one place where a write is led or applied.
 //! - [`planted`]: bugs that tests plant, to see that they are found.
 //!
@@ -23,9 +24,11 @@ pub mod clock;
 pub mod commit;
 pub mod context_token;
 pub mod files;
+pub mod floors;
 pub mod hints;
 pub mod identity;
 pub mod keys;
+pub mod leaves;
 pub mod planted;
 pub mod replica;
 pub mod store;
@@ -38,8 +41,8 @@ pub use files::{DiskFiles, Files, MemoryFiles};
 pub use hints::{Hint, HintError, HintLimits, Hints, OwedHint};
 pub use identity::{ActorChange, Identity, IdentityError};
 pub use replica::{
-    ApplyError, BadOperand, NotLeading, OpenError, OpenReport, Put, PutError, PutRequest,
-    ReadError, Replica, ReplicaConfig, ReplicaLimits, StopError,
+    ApplyError, BadOperand, Carries, Envelope, NotLeading, OpenError, OpenReport, Put, PutError,
+    PutRequest, ReadError, Replica, ReplicaConfig, ReplicaLimits, StopError,
 };
 pub use store::{
     Batch, Family, Lookup, MemoryStore, RocksOptions, RocksStore, Store, StoreError,

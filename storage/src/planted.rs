@@ -48,11 +48,25 @@ pub enum Bug {
     KeepDeadConnections,
     /// A replica says that it has nothing when its state is not in memory.
     NotCachedIsAbsent,
+    /// A replica that lost writes answers reads.
+    AnswerWhileRebuilding,
+    /// Comparing replicas only takes and does not give.
+    RepairTakesOnly,
+    /// A write does not mark what it changes as to be compared again.
+    WritesLeaveLeavesClean,
+    /// What was sent before the purge floor rose is still taken.
+    TakeLateEnvelopes,
+    /// Tombstones are forgotten as soon as they are old, whoever has seen them.
+    PurgeWithoutFloor,
+    /// What a read or a comparison writes back is dated by its sending, not by its reading.
+    WriteBackUnderFreshMint,
+    /// A replica adopts a purge floor although it has not compared with all others.
+    FloorWithoutAgreement,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 28] = [
         Bug::AcknowledgeBeforeSync,
         Bug::IgnoreFailedSync,
         Bug::KeepActorAfterPowerLoss,
@@ -74,6 +88,13 @@ impl Bug {
         Bug::IgnoreFloor,
         Bug::KeepDeadConnections,
         Bug::NotCachedIsAbsent,
+        Bug::AnswerWhileRebuilding,
+        Bug::RepairTakesOnly,
+        Bug::WritesLeaveLeavesClean,
+        Bug::TakeLateEnvelopes,
+        Bug::PurgeWithoutFloor,
+        Bug::WriteBackUnderFreshMint,
+        Bug::FloorWithoutAgreement,
     ];
 }
 

@@ -7,12 +7,15 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use starling_storage::replica::Refusal;
 use starling_storage::values::{Causal, Context, DecodeError};
 use starling_storage::{
     ActorChange, ApplyError, DiskFiles, Family, Lookup, ManualClock, MemoryFiles, MemoryStore,
-    NotLeading, PutError, Replica, RocksOptions, RocksStore, StoreError, Tier,
+    NotLeading, OpenError, PutError, Replica, RocksOptions, RocksStore, StoreError, Tier,
 };
-use support::{HOUR_US, Machine, START_US, host, open, put, request, state, sync, values};
+use support::{
+    HOUR_US, Machine, START_US, envelope, host, open, put, request, state, sync, values,
+};
 
 const KEY: &[u8] = b"a storage key";
 
@@ -57,6 +60,7 @@ fn a_retry_with_its_operation_id_shows_once_and_is_replaced_whole() {
         put(replica, KEY, &Context::new(), 1, b"a").unwrap();
         let retried = put(replica, KEY, &Context::new(), 1, b"a").unwrap();
         assert_eq!(values(replica, KEY), ["a"]);
+        assert_eq!(state(replica, KEY).sibling_count(), 1, "it takes no room twice");
         let seen = state(replica, KEY).context().clone();
         assert!(retried.context.is_subset(&seen));
         put(replica, KEY, &seen, 2, b"b").unwrap();
@@ -153,7 +157,7 @@ fn a_delta_applied_elsewhere_gives_the_leader_s_state_in_any_order() {
     on_both(|follower| {
         let operands = [&third, &first, &second, &first];
         let writes: Vec<_> =
-            operands.map(|put| (Bytes::from_static(KEY), put.delta.clone())).into();
+            operands.map(|put| envelope(Bytes::from_static(KEY), put.delta.clone())).into();
         follower.apply(&writes).unwrap();
         assert_eq!(state(follower, KEY), state(&leader, KEY));
     });
@@ -167,14 +171,14 @@ fn a_damaged_operand_is_named_and_the_others_are_applied() {
     damaged[9] ^= 1;
     on_both(|follower| {
         let writes = [
-            (Bytes::from_static(b"x"), Bytes::from(damaged.clone())),
-            (Bytes::from_static(KEY), good.clone()),
-            (Bytes::from_static(b"y"), Bytes::new()),
+            envelope(Bytes::from_static(b"x"), Bytes::from(damaged.clone())),
+            envelope(Bytes::from_static(KEY), good.clone()),
+            envelope(Bytes::from_static(b"y"), Bytes::new()),
         ];
         match follower.apply(&writes) {
             Err(ApplyError::BadOperands { bad }) => {
                 assert_eq!(bad.iter().map(|b| b.index).collect::<Vec<_>>(), [0, 2]);
-                assert!(matches!(bad[0].reason, DecodeError::Checksum { .. }));
+                assert!(matches!(bad[0].reason, Refusal::Damaged(DecodeError::Checksum { .. })));
             }
             other => panic!("{other:?}"),
         }
@@ -191,7 +195,7 @@ fn long_chains_of_operands_are_collapsed_by_a_read() {
     on_both(|follower| {
         for operation in 1..=12 {
             let put = put(&leader, KEY, &Context::new(), operation, b"v").unwrap();
-            let write = (Bytes::from_static(KEY), put.delta);
+            let write = envelope(Bytes::from_static(KEY), put.delta);
             follower.apply(&[write]).unwrap();
         }
         let chain = || {
@@ -248,7 +252,7 @@ fn what_would_block_says_so_and_succeeds_where_it_may() {
     machine.store.make_stalled(true);
     assert!(matches!(replica.put(&cached, Tier::Cached), Err(PutError::NotCached)));
     let delta = put(&replica, KEY, &nothing, 1, b"a").unwrap().delta;
-    let write = [(Bytes::from_static(KEY), delta)];
+    let write = [envelope(Bytes::from_static(KEY), delta)];
     let stalled = replica.apply(&write);
     assert!(matches!(stalled, Err(ApplyError::Store(StoreError::Stalled))));
     replica.apply_waiting(&write).unwrap();
@@ -271,7 +275,7 @@ fn a_context_that_knows_more_of_the_actor_than_the_store_means_a_new_actor() {
     assert_ne!(replica.identity().actor(), actor);
     assert_eq!(values(&replica, KEY), ["b"]);
     // The lost write comes back from another replica: the put that had seen it stays above it.
-    let write = (Bytes::from_static(KEY), lost.delta);
+    let write = envelope(Bytes::from_static(KEY), lost.delta);
     replica.apply(&[write]).unwrap();
     assert_eq!(values(&replica, KEY), ["b"]);
     put(&replica, KEY, &nothing, 3, b"c").unwrap();
@@ -288,7 +292,7 @@ fn a_repair_that_knows_more_of_the_actor_means_a_new_actor_before_the_next_dot()
     machine.store.crash();
     let replica = machine.start();
     machine.wall.advance(1_000_000);
-    let write = (Bytes::from_static(KEY), lost.delta);
+    let write = envelope(Bytes::from_static(KEY), lost.delta);
     replica.apply_repair(std::slice::from_ref(&write)).unwrap();
     let renewed = replica.identity().actor();
     assert_ne!(renewed, actor);
@@ -335,7 +339,7 @@ fn recovering_less_than_the_high_water_mark_is_amnesia_until_repaired() {
     put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
     sync(&replica);
     let actor = replica.identity().actor();
-    assert!(!replica.has_amnesia().unwrap());
+    assert!(replica.is_whole());
     drop(replica);
     // The disk is swapped for an empty one; the records beside the store survive.
     machine.store = Arc::new(MemoryStore::new());
@@ -345,9 +349,9 @@ fn recovering_less_than_the_high_water_mark_is_amnesia_until_repaired() {
     drop(replica);
     let replica = machine.start();
     assert_eq!(replica.report().actor_changes, [], "declared once");
-    assert!(replica.has_amnesia().unwrap(), "but not forgotten");
+    assert!(!replica.is_whole(), "but not forgotten");
     replica.amnesia_repaired().unwrap();
-    assert!(!replica.has_amnesia().unwrap());
+    assert!(replica.is_whole());
 }
 
 #[test]
@@ -359,9 +363,18 @@ fn a_store_of_another_identity_means_a_new_actor() {
     put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
     sync(&replica);
     drop(replica);
+    let own = std::mem::replace(&mut one.store, two.store.clone());
+    let refused = one.open().map(|_| ()).unwrap_err();
+    assert!(matches!(refused, OpenError::OtherIdentity), "{refused}");
+    one.store = own;
+    let replica = one.start();
+    assert_eq!(replica.report().actor_changes, [], "nothing was changed");
+    replica.identity().join_cluster([1; 16]).unwrap();
+    drop(replica);
     one.store = two.store.clone();
     let replica = one.start();
     assert_eq!(replica.report().actor_changes, [ActorChange::StoreMismatch]);
+    assert!(!replica.is_whole(), "what it had acknowledged is not there");
 }
 
 #[test]

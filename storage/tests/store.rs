@@ -267,7 +267,7 @@ proptest! {
                     store.write_waiting(batch(operations)).unwrap();
                 }
                 Step::Flush => store.flush().unwrap(),
-                Step::Compact => store.compact(),
+                Step::Compact => store.compact_all(),
                 Step::Reopen => {
                     drop(disk.take());
                     disk = Some(rocks(directory.path()));

@@ -96,7 +96,12 @@ impl Hlc {
         *self = Hlc { last: now_us, lease: 0, booting: false, minted: false };
     }
 
-    /// The largest number minted or observed.
+    /// Mints nothing up to `number` any more.
+    pub fn pass(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
+    /// The largest number minted, observed or passed.
     pub fn last(&self) -> u64 {
         self.last
     }

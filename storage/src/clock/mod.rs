@@ -121,6 +121,8 @@ pub struct Clock {
     state: Mutex<State>,
     /// Held while a lease is being made durable; minting goes on meanwhile.
     lease: Mutex<DurableNumber>,
+    /// Nothing is minted up to here, even after starting over.
+    passed: AtomicU64,
 }
 
 impl Clock {
@@ -133,6 +135,7 @@ impl Clock {
             files,
             state: Mutex::new(State { hlc, stopped: false }),
             lease: Mutex::new(lease),
+            passed: AtomicU64::new(0),
         })
     }
 
@@ -194,14 +197,20 @@ impl Clock {
         self.state.lock().hlc.boot_wait_us(now_us)
     }
 
-    /// Begins again at the wall clock's time. The caller has made a new actor durable before.
+    /// Mints nothing up to `number` any more, whatever the wall clock says.
+    pub fn pass(&self, number: u64) {
+        self.passed.fetch_max(number, Ordering::SeqCst);
+        self.state.lock().hlc.pass(number);
+    }
+
+    /// Begins again at the wall clock's time, above what was passed. The caller has made a new actor durable before.
     pub fn start_over(&self) -> Result<(), ClockError> {
         let mut number = self.lease.lock();
-        let now_us = self.wall.now_us();
-        let lease = now_us + LEASE_AHEAD_US;
+        let from = self.wall.now_us().max(self.passed.load(Ordering::SeqCst));
+        let lease = from + LEASE_AHEAD_US;
         self.write_lease(&mut number, lease)?;
         let mut state = self.state.lock();
-        state.hlc.start_over(now_us);
+        state.hlc.start_over(from);
         state.hlc.grant(lease);
         Ok(())
     }
@@ -217,7 +226,15 @@ impl Clock {
         self.write_lease(&mut number, last)
     }
 
-    /// The largest number minted or observed.
+    /// The present moment as this clock tells it: whatever it mints from here on is above.
+    pub fn read(&self) -> u64 {
+        let now_us = self.wall.now_us();
+        let mut state = self.state.lock();
+        state.hlc.pass(now_us);
+        state.hlc.last()
+    }
+
+    /// The largest number minted, observed or passed.
     pub fn last(&self) -> u64 {
         self.state.lock().hlc.last()
     }

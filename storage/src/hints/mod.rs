@@ -26,6 +26,8 @@ use ledger::Ledger;
 
 const CURSOR_PREFIX: &[u8] = b"hint_cursor/";
 const CURSOR_END: &[u8] = b"hint_cursor0";
+/// Hints that came too late: target, mint, storage key.
+const QUARANTINE_PREFIX: &[u8] = b"quarantine/";
 const REPAIR_PREFIX: &[u8] = b"hint_repair/";
 const REPAIR_END: &[u8] = b"hint_repair0";
 
@@ -155,6 +157,19 @@ impl Hints {
         let mut batch = Batch::with_capacity(1);
         batch.put(Family::Meta, mark_key(REPAIR_PREFIX, target), Bytes::from_static(b"1"));
         Ok(self.store.write_waiting(batch)?)
+    }
+
+    /// Keeps hints aside that their target refuses because they could bring back what was deleted: for a person to look at, never to be
+    /// applied. May block.
+    pub fn quarantine(&self, target: HostId, hints: &[Hint]) -> Result<(), HintError> {
+        let mut batch = Batch::with_capacity(hints.len());
+        for hint in hints {
+            let name = [hint.mint.to_be_bytes().as_slice(), &hint.key].concat();
+            let key = [mark_key(QUARANTINE_PREFIX, target).as_ref(), &name].concat();
+            batch.put(Family::Meta, key.into(), hint.encode());
+        }
+        metrics::counter!("starling_hints_quarantined_total").increment(hints.len() as u64);
+        if batch.is_empty() { Ok(()) } else { Ok(self.store.write_waiting(batch)?) }
     }
 
     /// The target's next hints above its cursor, in order, at most `count_max`, at least one and then up to `bytes_max` of them. May block.

@@ -192,6 +192,20 @@ impl Identity {
         }
     }
 
+    /// Becomes the node of this name again, whose disk was lost. Durable when this returns. Blocks.
+    pub fn take_back(
+        &self,
+        host_id: HostId,
+        nonce: [u8; 32],
+        incarnation: u64,
+    ) -> Result<(), IdentityError> {
+        let mut record = self.record.lock();
+        let returned = IdentityRecord { host_id, nonce, incarnation, ..record.clone() };
+        write(self.files.as_ref(), &returned)?;
+        *record = returned;
+        Ok(())
+    }
+
     /// Takes a fresh actor, durable when this returns. Blocks.
     pub fn new_actor(&self, change: ActorChange) -> Result<Actor, IdentityError> {
         self.renew(&mut self.record.lock(), change)

@@ -5,27 +5,40 @@
 //!
 //! It knows no ring, no quorum and no network: coordinators decide, replicas do.
 
+mod amnesia;
 mod apply;
+mod compare;
+mod complaint;
+mod purge;
 mod put;
+mod room;
 mod stripes;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use starling_ring::SlotGrid;
 use thiserror::Error;
 
-pub use apply::{ApplyError, BadOperand};
+pub use apply::{ApplyError, BadOperand, Carries, Envelope, Refusal};
+pub use compare::{Refreshed, States};
+pub use purge::Purged;
 pub use put::{NotLeading, Put, PutError, PutRequest};
+pub use room::Room;
+use room::ToldRoom;
 
 use crate::buckets::BucketRegistry;
 use crate::clock::{Clock, ClockError, WallClock};
 use crate::commit::{CommitLoop, Durability, Fatal, HighWater, Synced};
 use crate::files::Files;
+use crate::floors::Floors;
 use crate::hints::{HintError, HintLimits, Hints};
 use crate::identity::{ActorChange, Identity, IdentityError, IdentityRecord};
+use crate::leaves::Leaves;
 use crate::planted::Planted;
 use crate::store::{Batch, Family, Lookup, Store, StoreError, Tier, Visitor};
 use stripes::Stripes;
@@ -76,6 +89,8 @@ pub struct ReplicaConfig {
     pub limits: ReplicaLimits,
     /// How much may be owed to others.
     pub hint_limits: HintLimits,
+    /// The slots by which replicas compare what they hold.
+    pub grid: SlotGrid,
     /// Is told how long each sync of the log took.
     pub observe_sync: fn(Duration),
     /// Ends the node when a sync fails; [`crate::commit::abort_process`] outside of tests.
@@ -107,6 +122,11 @@ pub enum OpenError {
     /// The hints could not be loaded.
     #[error(transparent)]
     Hints(#[from] HintError),
+    /// The store was written by another identity, and this one belongs to no cluster yet. Nothing was changed.
+    #[error(
+        "the store was written under another identity than that of the file IDENTITY; restore that file from a backup, or set data_dir to another directory"
+    )]
+    OtherIdentity,
     /// A record beside the store could not be read or written, or the commit thread not started.
     #[error("cannot open the replica's records: {0}")]
     Io(#[from] io::Error),
@@ -149,6 +169,12 @@ pub struct Replica {
     commit: CommitLoop,
     high_water: Arc<HighWater>,
     stripes: Stripes,
+    leaves: Leaves,
+    floors: Floors,
+    /// Held by whoever reads dirty leaves.
+    refreshing: Mutex<()>,
+    whole: AtomicBool,
+    room: ToldRoom,
     limits: ReplicaLimits,
     report: OpenReport,
     /// Held while the clock recovers from a jump.
@@ -166,8 +192,8 @@ impl Replica {
         if let Some(change) = lost_memory(store.as_ref(), &identity, &high_water)? {
             identity.new_actor(change)?;
             report.actor_changes.push(change);
-            // Without a high-water mark no start was ever completed: there is nothing to repair.
-            if high_water.sequence() > 0 {
+            // Who was never a member and completed no start has acknowledged nothing.
+            if high_water.sequence() > 0 || identity.cluster_id().is_some() {
                 mark(store.as_ref(), AMNESIA_MARK, b"1")?;
             }
         }
@@ -179,6 +205,8 @@ impl Replica {
         high_water.set(sequence)?;
 
         let clock = Arc::new(Clock::open(files, wall)?);
+        let floors = Floors::load(store.clone(), config.grid)?;
+        clock.pass(floors.highest());
         if let Err(ClockError::Jumped { .. }) = clock.boot_wait_us() {
             identity.new_actor(ActorChange::ClockJumped)?;
             report.actor_changes.push(ActorChange::ClockJumped);
@@ -200,7 +228,13 @@ impl Replica {
         });
         let commit =
             CommitLoop::start(store.clone(), config.durability, after_sync, fatal, config.planted)?;
+        let amnesia = store.get(Family::Meta, AMNESIA_MARK, Tier::Any)?;
         Ok(Replica {
+            whole: AtomicBool::new(amnesia == Lookup::Absent),
+            room: ToldRoom::default(),
+            leaves: Leaves::new(config.grid),
+            floors,
+            refreshing: Mutex::new(()),
             hints: Hints::load(store.clone(), config.hint_limits)?,
             buckets: BucketRegistry::load(store.clone())?,
             commit,
@@ -251,20 +285,6 @@ impl Replica {
         &self.buckets
     }
 
-    /// Whether this replica lost writes and was not repaired since: it must not count towards quorums. May block.
-    pub fn has_amnesia(&self) -> Result<bool, ReadError> {
-        let mark = self.store.get(Family::Meta, AMNESIA_MARK, Tier::Any)?;
-        Ok(matches!(mark, Lookup::Found(_)))
-    }
-
-    /// Every other replica's states have been joined into this one after it lost writes. Blocks.
-    pub fn amnesia_repaired(&self) -> Result<(), StoreError> {
-        let mut batch = Batch::with_capacity(1);
-        batch.delete(Family::Meta, Bytes::from_static(AMNESIA_MARK));
-        self.store.write_waiting(batch)?;
-        self.store.sync()
-    }
-
     /// Visits the states of the storage keys in `[start, end)` in order; an empty `end` means to the last. May block.
     pub fn scan(&self, start: &[u8], end: &[u8], visit: &mut Visitor<'_>) -> Result<(), ReadError> {
         Ok(self.store.scan(Family::Data, start, end, visit)?)
@@ -289,6 +309,14 @@ fn lost_memory(
     identity: &Identity,
     high_water: &HighWater,
 ) -> Result<Option<ActorChange>, OpenError> {
+    let written_by = store.get(Family::Meta, IDENTITY_MARK, Tier::Any)?;
+    let is_mine = written_by == Lookup::Found(identity_mark(&identity.record()).into());
+    // A node that takes its name back may have been ended between the one record and the other.
+    let is_returning = store.get(Family::Meta, AMNESIA_MARK, Tier::Any)? != Lookup::Absent;
+    let is_new = identity.cluster_id().is_none() && !is_returning;
+    if is_new && !is_mine && written_by != Lookup::Absent {
+        return Err(OpenError::OtherIdentity);
+    }
     let (found, remembered) = (store.latest_sequence(), high_water.sequence());
     if found < remembered {
         tracing::error!(
@@ -298,13 +326,8 @@ fn lost_memory(
         );
         return Ok(Some(ActorChange::LostWrites));
     }
-    let expected = identity_mark(&identity.record());
-    match store.get(Family::Meta, IDENTITY_MARK, Tier::Any)? {
-        Lookup::Found(mark) if mark.as_ref() == expected => Ok(None),
-        // A fresh identity has a fresh actor; there is nothing it could have forgotten.
-        _ if identity.was_fresh() => Ok(None),
-        _ => Ok(Some(ActorChange::StoreMismatch)),
-    }
+    // A fresh identity has a fresh actor; there is nothing it could have forgotten.
+    Ok((!is_mine && !identity.was_fresh()).then_some(ActorChange::StoreMismatch))
 }
 
 fn identity_mark(record: &IdentityRecord) -> Vec<u8> {

@@ -14,11 +14,10 @@ use bytes::Bytes;
 use starling_ring::HostId;
 use thiserror::Error;
 
-use super::Replica;
+use super::{Carries, Replica};
 use crate::clock::{ClockError, SKEW_MAX_US};
 use crate::hints::{Hint, Reservation};
 use crate::identity::ActorChange;
-use crate::keys;
 use crate::planted::Bug;
 use crate::store::{Batch, Family, Lookup, StoreError, Tier};
 use crate::values::{Actor, Causal, Context, OperationId, put_delta};
@@ -165,6 +164,9 @@ impl Replica {
     ///
     /// The writes are readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
     pub fn put_all(&self, requests: &[PutRequest], tier: Tier) -> Vec<Result<Put, PutError>> {
+        if let Err(error) = self.check_room(Carries::Write) {
+            return requests.iter().map(|_| Err(PutError::Store(error.clone()))).collect();
+        }
         if tier == Tier::Any {
             for request in requests {
                 // Brings the state into the cache before the stripes are taken: async workers wait for stripes and must not wait for a disk.
@@ -197,12 +199,12 @@ impl Replica {
             Some(joined) => Causal::decode(joined.clone()).map_err(unreadable)?,
             None => self.own_state(&request.key, tier)?,
         };
-        self.check_client(request, &state)?;
+        let client = self.replaced(request, &state);
+        self.check_client(request, &state, &client)?;
         let mint = self.mint(tier)?;
         // After minting: a clock that started over did so after the new actor was visible.
         let me = self.vouching_actor(request, &state, mint, tier)?;
         let (operation, value) = (request.operation, request.value.clone());
-        let client = self.replaced(request, &state);
         let delta = put_delta(&state, &client, me, mint, operation, value, request.lww);
         let delta_bytes = delta.encode();
         let joined = state.join_encoded(&delta, &delta_bytes);
@@ -213,7 +215,7 @@ impl Replica {
         Ok(put)
     }
 
-    /// What the put replaces: what its client has seen.
+    /// What the put replaces: what its client has seen, and what an earlier attempt at the same operation left.
     fn replaced<'a>(&self, request: &'a PutRequest, state: &'a Causal) -> Cow<'a, Context> {
         let nothing = self.planted.is(Bug::PutIgnoresContext) && request.value.is_some()
             || self.planted.is(Bug::DeleteIgnoresContext) && request.value.is_none();
@@ -222,7 +224,13 @@ impl Replica {
         }
         let seen =
             if self.planted.is(Bug::PutReplacesUnseen) { state.context() } else { &request.client };
-        Cow::Borrowed(seen)
+        let mut seen = Cow::Borrowed(seen);
+        let attempts =
+            state.siblings().filter(|(_, sibling)| sibling.operation == request.operation);
+        for (dot, _) in attempts {
+            seen.to_mut().insert(dot.actor, dot.seq - 1, dot.seq);
+        }
+        seen
     }
 
     fn add_to(&self, group: &mut Group, request: &PutRequest, put: &Put, joined: Bytes) {
@@ -244,6 +252,7 @@ impl Replica {
             Tier::Cached => self.store.write(group.batch),
             Tier::Any => self.store.write_waiting(group.batch),
         };
+        self.mark_dirty(group.joined.keys().map(Bytes::as_ref));
         for reservation in group.hints {
             self.hints.settle(reservation, written.is_ok());
         }
@@ -268,7 +277,12 @@ impl Replica {
         }
     }
 
-    fn check_client(&self, request: &PutRequest, state: &Causal) -> Result<(), PutError> {
+    fn check_client(
+        &self,
+        request: &PutRequest,
+        state: &Causal,
+        replaced: &Context,
+    ) -> Result<(), PutError> {
         // What this replica has seen itself is no news from the future: after its clock stepped back, clients still write over it.
         let now_us = self.clock.last().max(self.clock.now_us());
         let newest = request.client.newest_seq();
@@ -279,12 +293,12 @@ impl Replica {
         if request.value.is_none() || request.lww {
             return Ok(());
         }
-        let count = state.survivors(&request.client) + 1;
+        let count = state.survivors(replaced) + 1;
         if count > self.limits.siblings_max {
             return Err(PutError::TooManySiblings { count, max: self.limits.siblings_max });
         }
         if count > self.limits.siblings_warn {
-            tracing::warn!(table = request.table, count, "a key has many siblings");
+            self.complain_of_siblings(request, count);
         }
         Ok(())
     }
@@ -294,9 +308,7 @@ impl Replica {
             return Err(PutError::ObjectTooLarge { bytes, max: self.limits.object_bytes_max });
         }
         if bytes > self.limits.object_bytes_warn {
-            // The key itself may be nobody's business; its token finds it.
-            let token = keys::decode(&request.key).map_or(0, |key| key.token);
-            tracing::warn!(table = request.table, token, bytes, "an object is large");
+            self.complain_of_size(request, bytes);
         }
         Ok(())
     }
@@ -336,7 +348,8 @@ impl Replica {
     ) -> Result<Actor, PutError> {
         let me = self.identity.actor();
         let is_fresh = state.context().max_seq(me) < mint;
-        let remembers = request.client.actor_is_covered_by(me, state.context(), 0);
+        let floor = self.floor_of(&request.key).writes;
+        let remembers = request.client.actor_is_covered_by(me, state.context(), floor);
         if is_fresh && remembers {
             return Ok(me);
         }

@@ -30,6 +30,13 @@ impl Stripes {
         indexes(keys).iter().map(|at| self.locks[*at].write()).collect()
     }
 
+    /// Returns when everybody has let go who held a stripe alone at the call. Nobody waits for this: it joins those who only merge.
+    pub fn wait_for_writers(&self) {
+        for stripe in &self.locks {
+            drop(stripe.read());
+        }
+    }
+
     /// The key's stripe alone, if nobody holds it now.
     pub fn try_exclusive(&self, key: &[u8]) -> Option<RwLockWriteGuard<'_, ()>> {
         self.locks[index(key)].try_write()

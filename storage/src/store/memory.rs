@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -194,6 +195,15 @@ impl Store for MemoryStore {
 
     fn flush(&self) -> Result<(), StoreError> {
         self.sync()
+    }
+
+    fn compact(&self, _start: &[u8], _end: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn checkpoint(&self, _path: &Path) -> Result<(), StoreError> {
+        let reason = "a store in memory has no files".to_owned();
+        Err(StoreError::Io { operation: "checkpoint", reason })
     }
 
     fn statistics(&self) -> StoreStatistics {

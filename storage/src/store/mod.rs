@@ -1,7 +1,7 @@
 //! The ordered, mergeable key-value store under a replica: its vocabulary and its contract.
 //!
 //! Invariant: the two implementations cannot be told apart through [`Store`], except by what survives a crash that preceded a
-//! [`Store::sync`]. One suite and a differential property test (`tests/store.rs`) hold them to it.
+//! [`Store::sync`], and by [`Store::checkpoint`]. One suite and a differential property test (`tests/store.rs`) hold them to it.
 //!
 //! It does not lock keys (the replica's stripes do), and it does not know what a value means beyond the join.
 
@@ -10,7 +10,7 @@ mod rocks;
 pub mod yardstick;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -84,6 +84,9 @@ pub enum StoreError {
     /// The store is behind with flushing and would have had to wait. Nothing was written.
     #[error("the store is behind with flushing and would have to wait")]
     Stalled,
+    /// The disk is nearly full, see [`crate::replica::Room`]. Nothing was written.
+    #[error("the disk is nearly full")]
+    NoRoom,
     /// Stored bytes failed their checksum or structure.
     #[error("stored bytes are damaged ({operation}): {reason}")]
     Corruption {
@@ -221,6 +224,13 @@ pub trait Store: Send + Sync {
 
     /// Moves memory tables to sorted files, so that the next start has no log to replay. Blocks.
     fn flush(&self) -> Result<(), StoreError>;
+
+    /// Rewrites `[start, end)` of the data, so that what was deleted there takes no room. Blocks, for long where there is much.
+    fn compact(&self, start: &[u8], end: &[u8]) -> Result<(), StoreError>;
+
+    /// Puts a copy of everything written so far into the new directory `path`, as durable as it gets; what is in files already is linked
+    /// rather than copied. A store in memory has no such copies. Blocks.
+    fn checkpoint(&self, path: &Path) -> Result<(), StoreError>;
 
     /// How much the store holds and owes: for people, not for decisions.
     fn statistics(&self) -> StoreStatistics;

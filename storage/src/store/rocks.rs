@@ -10,12 +10,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties::{
     CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_PENDING_COMPACTION_BYTES, LIVE_SST_FILES_SIZE, PropName,
 };
 use rocksdb::{
-    BlockBasedOptions, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, DBRecoveryMode, ErrorKind, FlushOptions, MergeOperands, Options,
+    BlockBasedOptions, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor, CompactOptions,
+    DB, DBCompressionType, DBRecoveryMode, ErrorKind, FlushOptions, MergeOperands, Options,
     ReadOptions, ReadTier, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
@@ -26,6 +27,9 @@ use crate::values;
 const KEY_PREFIX_BYTES: usize = 12;
 /// Hints and marks are few and short-lived beside the data.
 const SMALL_FAMILY_MEMTABLE_BYTES: usize = 4 << 20;
+
+/// The log may be as long as so many memory tables of the data.
+const WAL_MEMTABLES: usize = 6;
 
 /// What was in a memory table stays in memory when it is flushed: otherwise every flush would send the reads of leaders to the disk.
 /// The crate has no setter for it.
@@ -74,21 +78,37 @@ impl RocksStore {
             .map_err(|error| open_error(path, &error))?;
         let data = db.cf_handle(Family::Data.name()).expect("it was just opened");
         db.set_options_cf(data, &[WARM_FLUSHES]).map_err(|error| open_error(path, &error))?;
+        Ok(RocksStore::of(db))
+    }
+
+    fn of(db: DB) -> RocksStore {
         let mut read_cached = ReadOptions::default();
         read_cached.set_read_tier(ReadTier::BlockCache);
         let mut write_at_once = WriteOptions::default();
         write_at_once.set_no_slowdown(true);
-        Ok(RocksStore {
+        RocksStore {
             db,
             read_cached,
             read_any: ReadOptions::default(),
             write_at_once,
             write_waiting: WriteOptions::default(),
-        })
+        }
+    }
+
+    /// Opens the store in `path` to read it, while nobody writes to it. Takes no lock and changes nothing.
+    pub fn open_read_only(path: &Path, options: &RocksOptions) -> Result<RocksStore, StoreError> {
+        let cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
+        let families = Family::ALL.map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), family_options(family, options, &cache))
+        });
+        let mut database = database_options(options, cache);
+        database.create_if_missing(false);
+        let db = DB::open_cf_descriptors_read_only(&database, path, families, false);
+        db.map(RocksStore::of).map_err(|error| open_error(path, &error))
     }
 
     /// Compacts every family down to one level. Blocks for long; for tests and tools.
-    pub fn compact(&self) {
+    pub fn compact_all(&self) {
         for family in Family::ALL {
             self.db.compact_range_cf(self.handle(family), None::<&[u8]>, None::<&[u8]>);
         }
@@ -134,6 +154,8 @@ impl RocksStore {
     fn scan_options(start: &[u8], end: &[u8]) -> ReadOptions {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
+        // A scan reads much and returns to none of it.
+        options.fill_cache(false);
         options.set_iterate_lower_bound(start);
         if !end.is_empty() {
             options.set_iterate_upper_bound(end);
@@ -205,6 +227,22 @@ impl Store for RocksStore {
             .map_err(|error| store_error("flush", error))
     }
 
+    fn compact(&self, start: &[u8], end: &[u8]) -> Result<(), StoreError> {
+        // What is still in memory hides from a compaction, the deletes above all; and the log is space, too.
+        self.flush()?;
+        let data = self.handle(Family::Data);
+        let end = (!end.is_empty()).then_some(end);
+        let mut beside_others = CompactOptions::default();
+        beside_others.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(data, Some(start), end, &beside_others);
+        Ok(())
+    }
+
+    fn checkpoint(&self, path: &Path) -> Result<(), StoreError> {
+        let made = Checkpoint::new(&self.db).and_then(|now| now.create_checkpoint(path));
+        made.map_err(|error| store_error("checkpoint", error))
+    }
+
     fn statistics(&self) -> StoreStatistics {
         let sum = |property: &PropName| {
             let of = |family| self.db.property_int_value_cf(self.handle(family), property);
@@ -240,6 +278,8 @@ fn database_options(options: &RocksOptions, cache: Cache) -> Options {
     let memtables = options.memtable_bytes * 3 + SMALL_FAMILY_MEMTABLE_BYTES * 2;
     let manager = WriteBufferManager::new_write_buffer_manager_with_cache(memtables, false, cache);
     database.set_write_buffer_manager(&manager);
+    // A start replays the log before it serves: a family that is seldom written must not keep much of it.
+    database.set_max_total_wal_size((options.memtable_bytes * WAL_MEMTABLES) as u64);
     database.set_keep_log_file_num(4);
     database.set_max_log_file_size(4 << 20);
     database.set_stats_dump_period_sec(0);

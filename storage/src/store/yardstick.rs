@@ -72,7 +72,7 @@ impl Yardstick {
     pub fn settle(&self) -> Result<(), StoreError> {
         self.put(self.keys.len())?;
         self.store.flush()?;
-        self.store.compact();
+        self.store.compact_all();
         self.store.scan(Family::Data, &[], &[], &mut |_, _| ControlFlow::Continue(()))
     }
 

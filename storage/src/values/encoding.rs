@@ -59,9 +59,21 @@ pub enum DecodeError {
     },
 }
 
+/// A longer state is not looked at for being a tombstone: contexts are short.
+const TOMBSTONE_BYTES_MAX: usize = 64 << 10;
+
 /// Checks that `operand` is the canonical encoding of a causal value, before it may touch a store: a join cannot be undone.
 pub fn verify(operand: &[u8]) -> Result<(), DecodeError> {
     Causal::decode_borrowed(operand).map(drop)
+}
+
+/// The newest dot that a state has seen, if it is a tombstone: a state without values.
+pub fn tombstone(state: &[u8]) -> Option<u64> {
+    if state.len() > TOMBSTONE_BYTES_MAX {
+        return None;
+    }
+    let state = Causal::decode_borrowed(state).ok()?;
+    (state.sibling_count() == 0 && !state.is_absent()).then(|| state.context().newest_seq())
 }
 
 /// Whether canonical bytes encode the state that has seen nothing: it is the only one with an empty context.

@@ -27,7 +27,7 @@ pub use causal::{Causal, DotOutsideContext, Sibling};
 pub use context::Context;
 pub use digest::digest;
 pub use dot::{Actor, Dot, OperationId};
-pub use encoding::{DecodeError, verify};
+pub use encoding::{DecodeError, tombstone, verify};
 pub use intervals::{Interval, IntervalSet};
 pub use merge::merge;
 pub use put::put_delta;

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use starling_ring::HostId;
+use starling_ring::{HostId, SlotGrid};
 use starling_storage::hints::HintLimits;
 use starling_storage::planted::Planted;
+use starling_storage::replica::OpenError;
 use starling_storage::values::{Causal, Context, OperationId};
 use starling_storage::{
-    Durability, Files, Identity, Lookup, ManualClock, MemoryFiles, MemoryStore, Put, PutError,
-    PutRequest, Replica, ReplicaConfig, ReplicaLimits, Store, Tier,
+    Carries, Durability, Envelope, Files, Identity, Lookup, ManualClock, MemoryFiles, MemoryStore,
+    Put, PutError, PutRequest, Replica, ReplicaConfig, ReplicaLimits, Store, Tier,
 };
 use uuid::Uuid;
 
@@ -46,8 +47,13 @@ impl Machine {
 
     /// Starts the replica's process.
     pub fn start(&mut self) -> Replica {
+        self.open().unwrap()
+    }
+
+    /// Tries to.
+    pub fn open(&mut self) -> Result<Replica, OpenError> {
         self.seed += 1;
-        open(self.store.clone(), self.files.clone(), self.wall.clone(), self.boot, self.seed)
+        try_open(self.store.clone(), self.files.clone(), self.wall.clone(), self.boot, self.seed)
     }
 
     /// Cuts the power: what was not synced is gone, and the machine boots anew.
@@ -71,6 +77,16 @@ pub fn open(
     boot: u32,
     seed: u64,
 ) -> Replica {
+    try_open(store, files, wall, boot, seed).unwrap()
+}
+
+fn try_open(
+    store: Arc<dyn Store>,
+    files: Arc<dyn Files>,
+    wall: Arc<ManualClock>,
+    boot: u32,
+    seed: u64,
+) -> Result<Replica, OpenError> {
     let identity = identity(files.clone(), boot, seed);
     Replica::open(ReplicaConfig {
         store,
@@ -80,11 +96,11 @@ pub fn open(
         durability: Durability::Inline,
         limits: ReplicaLimits::default(),
         hint_limits: HintLimits { bytes_max: 256 << 20 },
+        grid: SlotGrid::new(4).expect("four bits are allowed"),
         observe_sync: |_| {},
         fatal: Box::new(|reason| panic!("fatal: {reason}")),
         planted: Planted::NONE,
     })
-    .unwrap()
 }
 
 pub fn request(
@@ -136,4 +152,9 @@ pub fn values(replica: &Replica, key: &[u8]) -> Vec<Bytes> {
 
 pub fn host(id: u128) -> HostId {
     HostId(Uuid::from_u128(id))
+}
+
+/// A state or delta from elsewhere, as fresh as can be.
+pub fn envelope(key: Bytes, operand: Bytes) -> Envelope {
+    Envelope { key, operand, mint: u64::MAX, carries: Carries::State }
 }
