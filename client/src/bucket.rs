@@ -58,10 +58,14 @@ impl Bucket {
 
     /// Opens the bucket on some node, so that a bad name is known at once.
     pub(crate) async fn check(&self) -> Result<(), Error> {
+        // The bucket is open on the connection by the time that this is sent; the question itself reads nothing,
+        // so that opening a bucket is no request for data. Any key would do.
+        let request = |_| Request::OpenBucket { name: self.name.to_string() };
         let timeout = self.shared.read_timeout;
-        // A key of its own kind is not needed: opening comes before the request, and a read at ONE is cheap.
-        let probe = self.get(&b"\0"[..]).consistency(ConsistencyLevel::One).timeout(timeout);
-        probe.await.map(|_| ())
+        match self.run(&Bytes::new(), &[], false, timeout, &request).await? {
+            (Response::BucketOpened { .. }, _) => Ok(()),
+            _ => Err(garbled("it opened no bucket", false)),
+        }
     }
 
     /// `keyspace.bucket`.
@@ -107,6 +111,19 @@ impl Bucket {
             level: self.shared.consistency,
             context: None,
             timeout: self.shared.write_timeout,
+        }
+    }
+
+    /// Joins a state from a snapshot into what the cluster has of the key. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`]; where it is unknown, do it again.
+    pub async fn restore(&self, key: Bytes, state: Bytes, timeout: Duration) -> Result<(), Error> {
+        let level = wire_level(self.shared.consistency);
+        let request = |bucket| Request::Restore { bucket, key: key.clone(), level };
+        match self.run(&key, &state, true, timeout, &request).await? {
+            (Response::Restored, _) => Ok(()),
+            _ => Err(garbled("it is no acknowledgement", true)),
         }
     }
 

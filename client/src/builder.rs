@@ -99,7 +99,8 @@ impl ClientBuilder {
     /// Asks a contact point for the ring.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] with every contact point and why, or [`Error::NoContactPoint`].
+    /// [`Error::Unreachable`] with every contact point and why; [`Error::Refused`] where one answered that it
+    /// does not serve yet, or no longer; or [`Error::NoContactPoint`].
     pub async fn build(self) -> Result<Client, Error> {
         let cluster =
             Cluster::discover(&self.contact_points, self.connect_timeout, self.seams.clone())

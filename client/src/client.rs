@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use starling_protocol::{Request, Response, StatusView, TopologyView};
+use starling_protocol::{Request, Response, SnapshotView, StatusView, TopologyView};
 use starling_ring::{ConsistencyLevel, Ring};
 use tokio::time::MissedTickBehavior;
 
 use crate::bucket::Bucket;
 use crate::builder::ClientBuilder;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeHandle};
 use crate::connection::now;
 use crate::error::Error;
 use crate::seams::Seams;
@@ -87,19 +87,83 @@ impl Client {
     /// When no node answers.
     pub async fn status(&self) -> Result<StatusView, Error> {
         let known = self.shared.cluster.known.load_full();
-        let mut tried = Vec::new();
         let introduced_by = self.shared.cluster.introduced_by;
         let (first, others): (Vec<_>, Vec<_>) =
             known.nodes.iter().partition(|node| node.address == introduced_by);
-        for node in first.into_iter().chain(others) {
+        self.ask_status(&Request::Status, first.into_iter().chain(others)).await
+    }
+
+    /// Tells the node at the contact point that what it and its peers hold is all there is: if it lost writes, it answers reads again.
+    ///
+    /// # Errors
+    /// When that node does not answer.
+    pub async fn accept_loss(&self) -> Result<StatusView, Error> {
+        let known = self.shared.cluster.known.load_full();
+        let introduced_by = self.shared.cluster.introduced_by;
+        let nodes = known.nodes.iter().filter(|node| node.address == introduced_by);
+        self.ask_status(&Request::AcceptLoss, nodes).await
+    }
+
+    /// Has the node at the contact point make a snapshot of what it holds, within `timeout`.
+    ///
+    /// # Errors
+    /// When that node does not answer, or made none.
+    pub async fn create_snapshot(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<SnapshotView, Error> {
+        let request = Request::CreateSnapshot { name: name.to_owned() };
+        let made = self.ask_snapshots(&request, timeout).await?;
+        made.into_iter().next().ok_or_else(|| Error::Protocol {
+            message: "the node made a snapshot and does not say which".to_owned(),
+            unknown: true,
+        })
+    }
+
+    /// The snapshots of the node at the contact point, by name.
+    ///
+    /// # Errors
+    /// When that node does not answer.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotView>, Error> {
+        self.ask_snapshots(&Request::Snapshots, self.shared.attempt_timeout).await
+    }
+
+    async fn ask_snapshots(
+        &self,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Vec<SnapshotView>, Error> {
+        let known = self.shared.cluster.known.load_full();
+        let introduced_by = self.shared.cluster.introduced_by;
+        let node = known.nodes.iter().find(|node| node.address == introduced_by);
+        let unreachable = |why: String| Error::Unreachable { tried: vec![why] };
+        let node = node.ok_or_else(|| unreachable("the contact point has gone".to_owned()))?;
+        let failed = |why: String| unreachable(format!("{}: {why}", node.address));
+        let connection =
+            node.connect(self.shared.cluster.connect_timeout()).await.map_err(failed)?;
+        match connection.call(request, &[], now() + timeout).await {
+            Ok((Response::Snapshots(found), _)) => Ok(found),
+            Ok((Response::Error(error), _)) => Err(Error::Refused { error, unknown: false }),
+            Ok(_) => Err(failed("it answered something else".to_owned())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// Asks one after the other until one answers.
+    async fn ask_status<'a>(
+        &self,
+        request: &Request,
+        nodes: impl Iterator<Item = &'a Arc<NodeHandle>>,
+    ) -> Result<StatusView, Error> {
+        let mut tried = Vec::new();
+        for node in nodes {
             let connected = node.connect(self.shared.cluster.connect_timeout()).await;
             let answer = match &connected {
                 Ok(connection) => {
                     let deadline = now() + self.shared.attempt_timeout;
-                    connection
-                        .call(&Request::Status, &[], deadline)
-                        .await
-                        .map_err(|error| error.to_string())
+                    let answer = connection.call(request, &[], deadline).await;
+                    answer.map_err(|error| error.to_string())
                 }
                 Err(reason) => Err(reason.clone()),
             };

@@ -42,6 +42,17 @@ struct Backoff {
     pause: Duration,
 }
 
+/// Why a node did not do its part.
+#[derive(Debug, thiserror::Error)]
+enum Missed {
+    /// It is there, and said why not.
+    #[error("{0}")]
+    Refused(WireError),
+    /// It said nothing that is understood.
+    #[error("{0}")]
+    Silent(String),
+}
+
 /// The ring as last heard, and how its answering node saw the others.
 pub(crate) struct Known {
     pub(crate) view: TopologyView,
@@ -91,6 +102,11 @@ impl NodeHandle {
 
     /// A connection, made if there is none and the last failure is long enough ago.
     pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Held>, String> {
+        self.reach(within).await.map_err(|missed| missed.to_string())
+    }
+
+    async fn reach(&self, within: Duration) -> Result<Arc<Held>, Missed> {
+        let missed = |reason: &str| Missed::Silent(reason.to_owned());
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
@@ -98,13 +114,13 @@ impl NodeHandle {
         // Whoever asked first goes on trying; it is not worth more to the others than an answer is.
         let patience = within.min(SILENCE);
         let Ok(mut backoff) = tokio::time::timeout(patience, self.dialling.lock()).await else {
-            return Err("another request is still trying to reach it".to_owned());
+            return Err(missed("another request is still trying to reach it"));
         };
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
         if backoff.until.is_some_and(|until| now() < until) {
-            return Err("it could not be reached a moment ago".to_owned());
+            return Err(missed("it could not be reached a moment ago"));
         }
         *self.not_before.lock() = Some(until);
         match tokio::time::timeout_at(until, self.dial()).await {
@@ -121,15 +137,15 @@ impl NodeHandle {
                 *self.not_before.lock() = backoff.until;
                 Err(match failed {
                     Ok(Err(reason)) => reason,
-                    _ => format!("no connection within {} ms", within.as_millis()),
+                    _ => missed(&format!("no connection within {} ms", within.as_millis())),
                 })
             }
         }
     }
 
-    async fn dial(&self) -> Result<Arc<Held>, String> {
+    async fn dial(&self) -> Result<Arc<Held>, Missed> {
         let socket = self.seams.connect(self.address).await;
-        let (reader, writer) = socket.map_err(|error| error.to_string())?;
+        let (reader, writer) = socket.map_err(|error| Missed::Silent(error.to_string()))?;
         let connection = Connection::start(reader, writer);
         let client = format!("starling-client {}", env!("CARGO_PKG_VERSION"));
         let hello = Request::Hello { wire_version: WIRE_VERSION, client };
@@ -141,9 +157,9 @@ impl NodeHandle {
                 });
                 Ok(connection)
             }
-            Ok((Response::Error(error), _)) => Err(error.to_string()),
-            Ok(_) => Err("it answered hello with something else".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok((Response::Error(error), _)) => Err(Missed::Refused(error)),
+            Ok(_) => Err(Missed::Silent("it answered hello with something else".to_owned())),
+            Err(error) => Err(Missed::Silent(error.to_string())),
         }
     }
 
@@ -197,6 +213,7 @@ impl Cluster {
             return Err(Error::NoContactPoint);
         }
         let mut tried = Vec::new();
+        let mut refused = None;
         for name in contact_points {
             let addresses = match seams.resolve(name).await {
                 Ok(addresses) => addresses,
@@ -213,11 +230,20 @@ impl Cluster {
                         let known = ArcSwap::from_pointee(known);
                         return Ok(Self { known, introduced_by: address, connect_timeout, seams });
                     }
-                    Err(reason) => tried.push(format!("{name}: {reason}")),
+                    Err(missed) => {
+                        tried.push(format!("{name}: {missed}"));
+                        if let Missed::Refused(error) = missed {
+                            refused.get_or_insert(error);
+                        }
+                    }
                 }
             }
         }
-        Err(Error::Unreachable { tried })
+        // Who answers is there: what it says is worth more than that the others could not be reached.
+        Err(match refused {
+            Some(error) => Error::Refused { error, unknown: false },
+            None => Error::Unreachable { tried },
+        })
     }
 
     /// Asks any node for the ring again. Keeps what is known where nobody answers.
@@ -242,13 +268,13 @@ impl Cluster {
     }
 }
 
-async fn fetch(node: &NodeHandle, connect_timeout: Duration) -> Result<TopologyView, String> {
-    let connection = node.connect(connect_timeout).await?;
+async fn fetch(node: &NodeHandle, connect_timeout: Duration) -> Result<TopologyView, Missed> {
+    let connection = node.reach(connect_timeout).await?;
     match connection.call(&Request::Topology, &[], now() + REFRESH_TIMEOUT).await {
         Ok((Response::Topology(view), _)) => Ok(view),
-        Ok((Response::Error(error), _)) => Err(error.to_string()),
-        Ok(_) => Err("it answered something else than the ring".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok((Response::Error(error), _)) => Err(Missed::Refused(error)),
+        Ok(_) => Err(Missed::Silent("it answered something else than the ring".to_owned())),
+        Err(error) => Err(Missed::Silent(error.to_string())),
     }
 }
 

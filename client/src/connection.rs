@@ -21,6 +21,9 @@ use crate::seams::{Reader, Writer};
 /// A node silent for this long with requests in flight is left: within 200 ms, as it takes a sweep to
 /// notice.
 pub(crate) const SILENCE: Duration = Duration::from_millis(175);
+/// After so much silence a node is asked for a sign of life: one that is merely slow with a request, as with a
+/// large value on a busy disk, answers that, and is not taken for silent.
+const DOUBT: Duration = Duration::from_millis(75);
 /// A node silent for this long may be at the other end of nothing: the connection is made anew.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_millis(25);
@@ -30,8 +33,10 @@ const BEGIN_WITHIN: Duration = Duration::from_millis(150);
 /// A node is given so much less time than the client waits: its own verdict, which says how many replicas
 /// answered, then arrives before the client gives up.
 const VERDICT_TRAVELS: Duration = Duration::from_millis(100);
+/// What sits behind a large frame arrives later: by a second for as many bytes.
+const BYTES_PER_SECOND: usize = 8 << 20;
 /// Bytes that may wait to be sent.
-const QUEUE_BYTES_MAX: usize = 8 << 20;
+const QUEUE_BYTES_MAX: usize = 32 << 20;
 const FRAME_BYTES_MAX: usize = 128 << 20;
 const READ_CHUNK: usize = 64 * 1024;
 /// How long an abandoned or probing request keeps its place.
@@ -104,6 +109,8 @@ struct State {
     next_id: u64,
     closed: bool,
     heard_at: Instant,
+    /// A sign of life was asked for since then.
+    doubted: bool,
     silent: bool,
     latency_us: u64,
     clock: NodeClock,
@@ -113,6 +120,8 @@ struct State {
 struct Call {
     answer: Option<oneshot::Sender<Answer>>,
     sent_at: Instant,
+    /// How much longer its frame takes than a small one.
+    travels: Duration,
     deadline: Instant,
 }
 
@@ -126,6 +135,7 @@ impl Connection {
                 next_id: 1,
                 closed: false,
                 heard_at: now(),
+                doubted: false,
                 silent: false,
                 latency_us: 0,
                 clock: NodeClock::new(now()),
@@ -186,7 +196,9 @@ impl Connection {
             Request::Put { .. } | Request::Delete { .. } => state.clock.uptime_ms(sent_at),
             _ => None,
         };
-        let within = u64::try_from(budget.min(BEGIN_WITHIN).as_millis()).unwrap_or(u64::MAX);
+        let travels = travel_time(operand.len());
+        let within = budget.min(BEGIN_WITHIN + travels).as_millis();
+        let within = u64::try_from(within).unwrap_or(u64::MAX);
         let begin_by = begin_by.map_or(0, |uptime_ms| uptime_ms + within);
         encode_parts(&mut state.out, kind::REQUEST, 0, id, budget_ms, begin_by, request, operand);
         let (len, accepts) = (state.out.len() - queued, state.accepts);
@@ -194,7 +206,7 @@ impl Connection {
             state.out.truncate(queued);
             return Err(CallError::TooLarge { len, accepts });
         }
-        state.calls.insert(id, Call { answer, sent_at, deadline });
+        state.calls.insert(id, Call { answer, sent_at, travels, deadline });
         drop(state);
         if queued == 0 {
             self.wake.notify_one();
@@ -283,6 +295,7 @@ impl Connection {
                 Ok(_) => {
                     let mut state = self.state.lock();
                     state.heard_at = now();
+                    state.doubted = false;
                     state.silent = false;
                 }
             }
@@ -329,14 +342,17 @@ impl Connection {
         state.silent && now.saturating_duration_since(state.heard_at) >= DEAD_AFTER
     }
 
-    /// The calls that end now, and whether a silent node needs a probe.
+    /// The calls that end now, and whether the node is to be asked for a sign of life.
     fn look(&self, now: Instant) -> (Vec<(Call, CallError)>, bool) {
         let mut state = self.state.lock();
-        let quiet = now.saturating_duration_since(state.heard_at) >= SILENCE;
-        let waiting = |call: &Call| now.saturating_duration_since(call.sent_at) >= SILENCE;
-        let newly_silent =
-            quiet && !state.silent && state.calls.values().next().is_some_and(waiting);
-        state.silent |= newly_silent;
+        let quiet = now.saturating_duration_since(state.heard_at);
+        let travels = state.calls.values().map(|call| call.travels).max().unwrap_or_default();
+        let patience = SILENCE + travels;
+        let waited = |call: &Call| now.saturating_duration_since(call.sent_at);
+        let waiting = |call: &Call| waited(call) >= patience;
+        let oldest = state.calls.values().next().map_or(Duration::ZERO, waited);
+        state.silent |= quiet.min(oldest) >= patience;
+        let in_doubt = quiet.min(oldest) >= DOUBT && !std::mem::replace(&mut state.doubted, true);
         let over: Vec<(u64, CallError)> = state
             .calls
             .iter()
@@ -354,7 +370,8 @@ impl Connection {
             .into_iter()
             .filter_map(|(id, why)| state.calls.remove(&id).map(|call| (call, why)));
         let ended = ended.collect();
-        (ended, state.silent && state.calls.is_empty() && !state.closed)
+        let unasked = in_doubt || state.silent && state.calls.is_empty();
+        (ended, unasked && !state.closed)
     }
 }
 
@@ -365,6 +382,12 @@ impl Call {
             let _unwanted = sender.send(answer);
         }
     }
+}
+
+/// How much longer a frame of so many bytes may take than a small one.
+pub(crate) fn travel_time(bytes: usize) -> Duration {
+    let micros = bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND;
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 /// The present moment of the runtime's clock.

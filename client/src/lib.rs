@@ -27,9 +27,11 @@
 //! - [`Client`], [`ClientBuilder`]: a cluster to talk to
 //! - [`Bucket`] with [`Get`], [`Put`] and [`Delete`]: requests
 //! - [`Value`], [`CausalContext`]: answers
+//! - [`parse_contact_point`]: how a node's address is written
 //! - [`Error`]: what went wrong, and whether a write may have happened all the same
 //! - [`seams`]: sockets, names and randomness, for tests that bring their own
-//! - [`load`]: the load generator, for programs that measure or verify a cluster
+//! - `load`: the load generator, for programs that measure or verify a cluster; the feature of that name, which is
+//!   on by default, brings the dependencies that only it has
 //!
 //! # Retries
 //!
@@ -44,7 +46,9 @@ mod builder;
 mod client;
 mod cluster;
 mod connection;
+mod contact_point;
 mod error;
+#[cfg(feature = "load")]
 pub mod load;
 mod node_clock;
 mod request;
@@ -53,9 +57,10 @@ pub mod seams;
 pub use bucket::{Bucket, CausalContext, Delete, Get, Put, Value};
 pub use builder::ClientBuilder;
 pub use client::{Client, Stats};
+pub use contact_point::{ContactPointError, parse_contact_point};
 pub use error::Error;
 pub use starling_protocol::{
-    DownReplica, KeyspaceView, MemberView, NodeStatus, Outcome, SlotHealth, Status, StatusView,
-    StrategyView, TokenTextError, TopologyView, WireError,
+    DownReplica, KeyspaceView, MemberView, NodeStatus, Outcome, PairView, RepairView, SlotHealth,
+    SnapshotView, Status, StatusView, StrategyView, TokenTextError, TopologyView, WireError,
 };
 pub use starling_ring::{ConsistencyLevel, LevelNameError, Ring};

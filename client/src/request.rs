@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::client::Shared;
 use crate::cluster::{NodeHandle, OpenError};
-use crate::connection::{Accepts, CallError, now};
+use crate::connection::{Accepts, CallError, now, travel_time};
 use crate::error::Error;
 
 /// Pause before a node that was busy, or the whole round of nodes, is asked again.
@@ -109,7 +109,8 @@ impl Shared {
     ) -> Result<(Response, Bytes), Attempt> {
         let connect = self.cluster.connect_timeout().min(deadline.saturating_duration_since(now()));
         let connection = node.connect(connect).await.map_err(not_done)?;
-        let attempt_deadline = deadline.min(now() + self.attempt_timeout);
+        let attempt = self.attempt_timeout + 2 * travel_time(job.operand.len());
+        let attempt_deadline = deadline.min(now() + attempt);
         let bucket = match node.open(&connection, job.bucket, attempt_deadline).await {
             Ok(bucket) => bucket,
             Err(OpenError::Call(error)) => return Err(not_done(error.to_string())),
@@ -158,7 +159,7 @@ fn too_large(job: &Job<'_>, len: usize, accepts: Accepts) -> WireError {
 enum Attempt {
     /// Another attempt would end the same.
     Final(Error),
-    /// This node reaches too few replicas, or is not understood. One that has just started, is cut off,
+    /// This node reaches too few replicas, has no room, or is not understood. One that has just started, is cut off,
     /// or is of another release, is alone in that: those that answer at present are asked once, and once
     /// more where one gave no answer.
     Elsewhere(Error),
@@ -174,7 +175,11 @@ fn not_done(reason: String) -> Attempt {
 /// What a node's refusal means for the next attempt.
 fn refused(error: WireError, write: bool) -> Attempt {
     let unknown = write && error.outcome() == Outcome::Unknown;
-    if matches!(error, WireError::Unavailable { .. } | WireError::ReadFailed { .. }) {
+    let elsewhere = matches!(
+        error,
+        WireError::Unavailable { .. } | WireError::ReadFailed { .. } | WireError::DiskFull
+    );
+    if elsewhere {
         return Attempt::Elsewhere(Error::Refused { error, unknown });
     }
     let again = matches!(

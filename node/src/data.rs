@@ -20,11 +20,15 @@ pub enum DataError {
         /// The operating system's words.
         source: std::io::Error,
     },
+    /// Another process has the directory open.
+    #[error("another process has the data directory {} open; stop that process, or set data_dir to another directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The store in it cannot be opened.
-    #[error(
-        "{0}; stop what uses it, restore it from a backup, or set data_dir to another directory"
-    )]
-    Store(#[from] StoreError),
+    #[error("{0}; restore it from a backup, or set data_dir to another directory")]
+    Store(StoreError),
 }
 
 /// Opens the store, which locks the directory, and the records. Blocks.
@@ -43,8 +47,12 @@ pub fn open(config: &Config, seams: &Seams) -> Result<Opened, DataError> {
                 memtable_bytes: config.memtable_bytes as usize,
                 ..RocksOptions::default()
             };
-            let store: Arc<dyn Store> =
-                Arc::new(RocksStore::open(&config.data_dir.join("store"), &options)?);
+            let store = RocksStore::open(&config.data_dir.join("store"), &options);
+            let store = store.map_err(|error| match error {
+                StoreError::Locked { .. } => DataError::InUse { path: config.data_dir.clone() },
+                error => DataError::Store(error),
+            })?;
+            let store: Arc<dyn Store> = Arc::new(store);
             Ok((store, files))
         }
     }

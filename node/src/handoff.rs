@@ -6,27 +6,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use starling_protocol::Frame;
 use starling_ring::HostId;
 use starling_storage::planted::{Bug, Planted};
 use starling_storage::replica::Replica;
 use starling_storage::{Hint, OwedHint};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::blocking::Blocking;
-use crate::internode::link::{Late, Request};
-use crate::internode::message::{Kind, ReplicaError};
-use crate::internode::{Link, LinkError, Links, ReplySink, Waiter};
+use crate::internode::link::Request;
+use crate::internode::message::{HINT, Kind, ReplicaError};
+use crate::internode::{Link, LinkError, Links, Window};
 use crate::membership::LivenessTable;
 
 /// How often a peer's debt is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Hints in flight to one peer.
-const WINDOW: usize = 128;
+const WINDOW: usize = Window::SIZE_MAX;
 /// Bytes of hints in flight to one peer.
 const WINDOW_BYTES: u64 = 1 << 20;
 /// How long one hint may take.
@@ -105,7 +102,10 @@ impl Handoff {
             if let Some(last) = taken.checked_sub(1).map(|last| owed[last].sequence) {
                 let replica = self.replica.clone();
                 let gave_up = results[..taken].iter().any(Result::is_err);
+                let late = owed.iter().zip(&results[..taken]).filter(|(_, result)| is_late(result));
+                let late: Vec<Hint> = late.filter_map(|(owed, _)| owed.hint.clone()).collect();
                 let forget = move || {
+                    replica.hints().quarantine(target, &late)?;
                     if gave_up {
                         replica.hints().give_up(target)?;
                     }
@@ -125,7 +125,6 @@ impl Handoff {
     async fn send(&self, link: &Arc<Link>, owed: &[OwedHint]) -> Vec<Result<(), LinkError>> {
         let (window, answered) = Window::new(owed.len());
         for (place, owed) in owed.iter().enumerate() {
-            let place = u8::try_from(place).expect("a window holds at most 128 hints");
             let Some(hint) = &owed.hint else {
                 window.settle(place, Err(ReplicaError::Damaged.into()));
                 continue;
@@ -138,14 +137,14 @@ impl Handoff {
             };
             let request = Request {
                 kind: Kind::Mutate,
-                flags: 0,
+                flags: HINT,
                 budget: ANSWER_WITHIN,
                 mint: hint.mint,
                 header: &hint.key,
                 operand: &hint.operand,
                 bucket: Some((hint.table, &name)),
             };
-            link.send(&request, Waiter::new(window.clone(), place));
+            link.send(&request, Window::waiter(&window, place));
         }
         // The sender lives in the window, which every pending answer keeps alive.
         answered.await.unwrap_or_default()
@@ -163,13 +162,12 @@ fn pause(bytes: u64, bytes_per_second: u64) -> Duration {
 
 /// Whether a hint need not be sent again: taken, or refused for a reason that will not pass.
 fn is_settled(result: &Result<(), LinkError>) -> bool {
-    match result {
-        Ok(()) => true,
-        Err(LinkError::Refused(
-            ReplicaError::Damaged | ReplicaError::Bucket { .. } | ReplicaError::BadRequest,
-        )) => true,
-        Err(_) => false,
-    }
+    result.as_ref().err().is_none_or(LinkError::is_final)
+}
+
+/// Whether the target has forgotten so much since that the hint could bring back what was deleted.
+fn is_late(result: &Result<(), LinkError>) -> bool {
+    matches!(result, Err(LinkError::Refused(ReplicaError::Late { .. })))
 }
 
 fn note(target: HostId, owed: &OwedHint, result: &Result<(), LinkError>) {
@@ -178,46 +176,11 @@ fn note(target: HostId, owed: &OwedHint, result: &Result<(), LinkError>) {
         Err(reason) if owed.hint.is_none() => {
             error!(%target, sequence = owed.sequence, %reason, "a stored hint is damaged and was dropped");
         }
+        Err(reason) if is_late(result) => {
+            error!(%target, sequence = owed.sequence, %reason, "a hint comes too late; it is kept aside and never applied");
+        }
         Err(reason) => {
             warn!(%target, sequence = owed.sequence, %reason, "the target refuses a hint for good; it was dropped");
         }
     }
-}
-
-/// The answers of one window.
-struct Window(Mutex<Answers>);
-
-struct Answers {
-    results: Vec<Option<Result<(), LinkError>>>,
-    missing: usize,
-    all: Option<oneshot::Sender<Vec<Result<(), LinkError>>>>,
-}
-
-impl Window {
-    fn new(size: usize) -> (Arc<Self>, oneshot::Receiver<Vec<Result<(), LinkError>>>) {
-        let (all, answered) = oneshot::channel();
-        let answers = Answers { results: vec![None; size], missing: size, all: Some(all) };
-        (Arc::new(Self(Mutex::new(answers))), answered)
-    }
-
-    fn settle(&self, place: u8, result: Result<(), LinkError>) {
-        let mut answers = self.0.lock();
-        answers.results[usize::from(place)] = Some(result);
-        answers.missing -= 1;
-        if answers.missing == 0
-            && let Some(all) = answers.all.take()
-        {
-            let results = std::mem::take(&mut answers.results);
-            // The handoff may have been stopped while it waited.
-            let _stopped = all.send(results.into_iter().flatten().collect());
-        }
-    }
-}
-
-impl ReplySink for Window {
-    fn reply(&self, place: u8, answer: Result<Frame, LinkError>) {
-        self.settle(place, answer.map(|_| ()));
-    }
-
-    fn late(&self, _place: u8, _late: Late) {}
 }

@@ -8,6 +8,7 @@
 //! - [`internode`], [`outbound`]: connections between nodes
 //! - [`membership`]: finding the cluster, gossip, failure detection
 //! - [`handoff`]: hints sent to peers that are back
+//! - [`repair`]: replicas compare what they hold, and exchange what differs
 //! - [`overload`]: what may be in flight
 //! - [`admin`], [`metrics`], [`overview`]: what it shows of itself
 
@@ -16,6 +17,7 @@ pub mod blocking;
 pub mod config;
 pub mod coordinator;
 pub mod data;
+pub mod disk;
 pub mod handoff;
 pub mod internode;
 pub mod local;
@@ -28,7 +30,9 @@ pub mod opening;
 pub mod outbound;
 pub mod overload;
 pub mod overview;
+pub mod repair;
 pub mod seams;
+pub mod snapshot;
 pub mod time;
 
 pub use config::Config;

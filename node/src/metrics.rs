@@ -46,8 +46,17 @@ const LEVELS: [&str; 12] = [
 ];
 const RESULTS: [&str; 7] =
     ["ok", "unavailable", "timeout", "write_failed", "overloaded", "refused", "failed"];
-const DROPPED: [&str; 6] =
-    ["overloaded", "clock_skew", "damaged", "bucket", "store", "not_serving"];
+const DROPPED: [&str; 9] = [
+    "overloaded",
+    "clock_skew",
+    "damaged",
+    "bucket",
+    "store",
+    "not_serving",
+    "rebuilding",
+    "late",
+    "disk_full",
+];
 /// Upper bounds in seconds: 50 us to 10 s.
 const DURATION_BOUNDS: [f64; 18] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
@@ -141,11 +150,18 @@ fn describe() {
         ("starling_hints_stored_total", "Writes kept for a node that missed them."),
         ("starling_hints_replayed_total", "Kept writes that the node has now."),
         ("starling_actor_changes_total", "Times that this node began to write under a new actor."),
+        ("starling_repair_bytes_total", "Bytes that comparing with peers moved, states included."),
+        ("starling_repair_states_total", "States that were exchanged because replicas differed."),
+        ("starling_purged_keys_total", "Deleted keys that were forgotten."),
+        ("starling_sweep_compactions_total", "Times that their space was given back."),
+        ("starling_hints_quarantined_total", "Kept writes that came too late, and are kept aside."),
         ("starling_hints_dropped_total", "Kept writes given up: the node needs repair."),
     ] {
         describe_counter!(name, count, help);
     }
     for (name, help) in [
+        ("starling_disk_free_bytes", "Space left on the disk of the data directory."),
+        ("starling_disk_total_bytes", "Size of that disk."),
         ("starling_build_info", "1, with the version as a label."),
         ("starling_node_state", "1 for the state that the node is in."),
         ("starling_peer_up", "1 while this node reaches the peer."),
@@ -156,6 +172,16 @@ fn describe() {
         ("starling_requests_in_flight", "Requests being worked on."),
         ("starling_hints_pending", "Writes kept for a peer."),
         ("starling_hints_pending_bytes", "Bytes kept for a peer."),
+        (
+            "starling_repair_behind_keys",
+            "Keys found to differ from a peer's and not yet exchanged.",
+        ),
+        ("starling_repair_behind_bytes", "The bytes of their values, about."),
+        (
+            "starling_repair_last_agreement_seconds",
+            "How long ago everything that differed from a peer had been exchanged.",
+        ),
+        ("starling_rebuilding", "1 while this node has lost writes and answers no reads."),
         ("starling_storage_bytes", "Bytes in the store."),
         ("starling_compactions_pending_bytes", "Bytes that compactions have yet to rewrite."),
         ("starling_disk_free_bytes", "Bytes free on the disk of the data directory."),
@@ -205,6 +231,12 @@ pub fn observe_shed(reason: &'static str) {
     counter!("starling_requests_shed_total", "reason" => reason).increment(1);
 }
 
+/// The disk of the data directory has so many bytes left of so many.
+pub fn observe_disk(free: u64, total: u64) {
+    gauge!("starling_disk_free_bytes").set(free as f64);
+    gauge!("starling_disk_total_bytes").set(total as f64);
+}
+
 /// A frame from a `"client"` or a `"peer"` could not be used.
 pub fn observe_bad_frame(from: &'static str) {
     counter!("starling_bad_frames_total", "from" => from).increment(1);
@@ -240,6 +272,26 @@ pub fn observe_hints_replayed(count: usize) {
     handles().hints_replayed.increment(count as u64);
 }
 
+/// Comparing with a peer moved so many bytes `"in"` or `"out"`.
+pub fn observe_repair_bytes(direction: &'static str, bytes: usize) {
+    counter!("starling_repair_bytes_total", "direction" => direction).increment(bytes as u64);
+}
+
+/// So many states were exchanged `"in"` or `"out"`. Their bytes count where they are sent outside of an answer.
+pub fn observe_repaired(direction: &'static str, states: usize) {
+    counter!("starling_repair_states_total", "direction" => direction).increment(states as u64);
+}
+
+/// So many deleted keys were forgotten.
+pub fn observe_purged(keys: u64) {
+    counter!("starling_purged_keys_total").increment(keys);
+}
+
+/// The space of deleted keys was given back.
+pub fn observe_sweep_compaction() {
+    counter!("starling_sweep_compactions_total").increment(1);
+}
+
 /// So many writes of one batch were applied for coordinators and made durable.
 pub fn observe_replica_writes(count: usize, took: Duration) {
     handles().replica_writes.increment(count as u64);
@@ -270,6 +322,9 @@ pub fn observe_replica_dropped(error: &ReplicaError) {
         ReplicaError::Bucket { .. } => 3,
         ReplicaError::Store { .. } => 4,
         ReplicaError::ShuttingDown => 5,
+        ReplicaError::Rebuilding => 6,
+        ReplicaError::Late { .. } => 7,
+        ReplicaError::DiskFull => 8,
     };
     let counter = handles().dropped[reason]
         .get_or_init(|| counter!("starling_replica_dropped_total", "reason" => DROPPED[reason]));
@@ -311,6 +366,17 @@ pub(crate) fn observe_overview(overview: &Overview) {
         [("full", slots.full), ("degraded", slots.degraded), ("below_quorum", slots.below_quorum)]
     {
         gauge!("starling_ring_slots", "health" => health).set(float(slots));
+    }
+    gauge!("starling_rebuilding").set(f64::from(u8::from(overview.repair.rebuilding)));
+    for pair in &overview.repair.pairs {
+        let peer = pair.peer.to_string();
+        gauge!("starling_repair_behind_keys", "peer" => peer.clone()).set(float(pair.behind_keys));
+        gauge!("starling_repair_behind_bytes", "peer" => peer.clone())
+            .set(float(pair.behind_bytes));
+        if let Some(ago_ms) = pair.agreed_ms_ago {
+            let ago = Duration::from_millis(ago_ms).as_secs_f64();
+            gauge!("starling_repair_last_agreement_seconds", "peer" => peer).set(ago);
+        }
     }
     for node in &overview.nodes {
         if Some(node.host_id) == overview.node {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use starling_ring::{HostId, Ring};
+use starling_ring::{Candidate, HostId, Ring};
 use starling_storage::{ActorChange, IdentityError, Replica, StopError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,17 +20,21 @@ use tracing::{error, info, warn};
 use crate::blocking::Blocking;
 use crate::config::{self, Config};
 use crate::coordinator::{self, Coordinator};
+use crate::disk;
 use crate::handoff::Handoff;
 use crate::internode::links::LinkContext;
 use crate::internode::server::Answering;
 use crate::internode::{self, Links};
 use crate::local::Local;
-use crate::membership::{ClusterRecord, Driver, Genesis, GenesisFailure, LivenessTable, PeerEvent};
+use crate::membership::{
+    ClusterRecord, Driver, Found, Genesis, GenesisFailure, LivenessTable, PeerEvent,
+};
 use crate::native::{self, Service, Serving};
 use crate::opening::{
     OpenedNode, StartError, bind, candidate, check_unchanged, open, other_secret,
 };
 use crate::overload::InFlight;
+use crate::repair::{self, Repair};
 use crate::seams::{Data, Fatal, Seams};
 use crate::time::now;
 
@@ -73,7 +77,8 @@ impl Node {
         let ports = bind(&config, &seams).await?;
         let candidate = candidate(&config, &opened.identity);
         let seeds: Vec<SocketAddr> = config.seeds.iter().copied().collect();
-        let genesis = Genesis::new(candidate, &seeds, seams.network.clone());
+        let is_new = opened.identity.cluster_id().is_none();
+        let genesis = Genesis::new(candidate, &seeds, seams.network.clone(), is_new);
         let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
         let record = ClusterRecord::load(opened.files.as_ref())
             .map_err(|source| StartError::Record { path: config.data_dir.clone(), source })?;
@@ -242,7 +247,14 @@ impl Joining {
         let (record, how) = match known {
             Some(record) => (record, "rejoined"),
             None => {
-                let (candidates, founded_before) = self.genesis.run().await?;
+                let (candidates, how) = match self.genesis.run().await? {
+                    Found::Founders { candidates, before: true } => (candidates, "joined"),
+                    Found::Founders { candidates, before: false } => (candidates, "created"),
+                    Found::Forgotten { candidates, was, incarnation } => {
+                        self.take_back(was, incarnation).await?;
+                        (candidates, "returned to")
+                    }
+                };
                 let record = ClusterRecord {
                     candidates,
                     slot_bits: self.config.slot_bits,
@@ -250,7 +262,7 @@ impl Joining {
                 };
                 record.epoch(secret).map_err(bad_record)?;
                 record.store(self.opened.files.as_ref()).map_err(bad_record)?;
-                (record, if founded_before { "joined" } else { "created" })
+                (record, how)
             }
         };
         let (epoch, secret, cluster_id) = record.epoch(secret).map_err(bad_record)?;
@@ -280,6 +292,18 @@ impl Joining {
         Ok(())
     }
 
+    /// This node's disk was lost: it goes on as the founder that it was, and has to be rebuilt.
+    async fn take_back(&self, was: Candidate, incarnation: u64) -> Result<(), StartError> {
+        warn!(host_id = %was.host_id, "the cluster knows this node, and its data directory is new: it takes its name back, and is rebuilt from its peers");
+        // Above any that a peer may remember, whether or not it was asked.
+        let seconds = self.seams.wall_clock.now_us() / 1_000_000;
+        let incarnation = seconds.max(incarnation + 1);
+        let (replica, path) = (self.opened.replica.clone(), self.config.data_dir.clone());
+        let taken =
+            self.seams.blocking.run(move || replica.take_back(was.host_id, was.nonce, incarnation));
+        taken.await.map_err(|source| StartError::Replica { path, source })
+    }
+
     /// Ends the node under a name that it never takes again: what its peers hold against it, a disk taken back to
     /// a copy or one that runs twice, is true at the next start as well.
     fn fatal(&self) -> Fatal {
@@ -294,6 +318,7 @@ impl Joining {
 
     fn serve(self, local: &Arc<Local>) {
         let liveness = Arc::new(LivenessTable::new(local.ring.members().len(), local.me));
+        liveness.set_whole(local.me, self.opened.replica.is_whole());
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
         let (peer_events, peer_inbox) = mpsc::channel(EVENTS_MAX);
         let context = LinkContext {
@@ -352,6 +377,26 @@ impl Joining {
             stop: self.stop.clone(),
         };
         handoff.start(&links, &self.tasks);
+        let repair = Arc::new(Repair::new(repair::Parts {
+            local: local.clone(),
+            links: links.clone(),
+            liveness: liveness.clone(),
+            replica: replica.clone(),
+            blocking: self.seams.blocking.clone(),
+            in_flight: coordinator.in_flight().clone(),
+            membership: peer_events.clone(),
+            compare_every: self.seams.compare_every,
+            bytes_per_second: self.config.repair_bytes_max,
+            gc_grace: self.config.gc_grace.clone(),
+            planted: self.seams.planted,
+            stop: self.stop.clone(),
+        }));
+        if let Some(look_up) = self.seams.disk_space.clone() {
+            let (replica, blocking) = (replica.clone(), self.seams.blocking.clone());
+            let reserve = self.config.disk_reserve_bytes;
+            self.tasks.spawn(disk::watch(look_up, reserve, replica, blocking, self.stop.clone()));
+        }
+        repair.start(self.seams.random(5), &self.tasks);
         let serving = Arc::new(Serving {
             local: local.clone(),
             coordinator,
@@ -360,6 +405,11 @@ impl Joining {
             blocking: self.seams.blocking,
             wall_clock,
             membership: peer_events,
+            repair,
+            data_dir: match self.seams.data {
+                Data::Disk => Some(self.config.data_dir.clone()),
+                Data::Memory(..) => None,
+            },
             stopping: AtomicBool::new(false),
         });
         assert!(self.serving.set(serving).is_ok(), "a node joins its cluster once");

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use starling_ring::{Candidate, HostId, Keyspace};
+use starling_ring::{Candidate, HostId, Keyspace, SlotGrid};
 use starling_storage::replica::OpenError;
 use starling_storage::{
     Durability, Files, HintLimits, Identity, IdentityError, Replica, ReplicaConfig, ReplicaLimits,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::blocking::Blocking;
 use crate::config::{self, Config};
@@ -17,6 +18,12 @@ use crate::data::{self, DataError};
 use crate::membership::{ClusterRecord, GenesisFailure, RecordError};
 use crate::net::{AdminListener, Listener};
 use crate::seams::Seams;
+use crate::time::now;
+
+/// How long another process may take to let go of the data directory, and the first of the pauses between two
+/// looks, which double.
+const IN_USE_WITHIN: Duration = Duration::from_secs(10);
+const IN_USE_PAUSE_FIRST: Duration = Duration::from_millis(250);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -114,49 +121,62 @@ pub(crate) struct OpenedNode {
     pub(crate) files: Arc<dyn Files>,
 }
 
-/// Opens the data, and learns who this node is.
+/// Opens the data, and learns who this node is. The process that had the data before may still be ending: a
+/// large one that was killed has its lock for a while yet.
 pub(crate) async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, StartError> {
-    let (config, world) = (config.clone(), seams.clone());
-    let opened = seams.blocking.run(move || -> Result<OpenedNode, StartError> {
-        let (store, files) = data::open(&config, &world)?;
-        let random = Box::new(world.random(1));
-        let identity = Arc::new(Identity::open_or_create(
-            files.clone(),
-            &world.boot_id,
-            random,
-            world.planted,
-        )?);
-        let durability = match config.durability {
-            config::Durability::Group if matches!(world.blocking, Blocking::Inline) => {
-                Durability::Driven
-            }
-            config::Durability::Group => Durability::Group,
-            config::Durability::Periodic { interval } => {
-                Durability::Periodic(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX))
-            }
-        };
-        let replica = Replica::open(ReplicaConfig {
-            store,
-            files: files.clone(),
-            identity: identity.clone(),
-            wall: world.wall_clock.clone(),
-            durability,
-            limits: ReplicaLimits::default(),
-            hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
-            observe_sync: crate::metrics::observe_sync,
-            fatal: Box::new(move |reason| (world.fatal)(reason)),
-            planted: world.planted,
-        });
-        let path = &config.data_dir;
-        let replica =
-            replica.map_err(|source| StartError::Replica { path: path.clone(), source })?;
-        for change in &replica.report().actor_changes {
-            warn!(reason = %change, "this node writes under a new actor");
-            crate::metrics::observe_actor_change(*change);
+    let until = now() + IN_USE_WITHIN;
+    let mut pause = IN_USE_PAUSE_FIRST;
+    loop {
+        let (own, world) = (config.clone(), seams.clone());
+        let opened = seams.blocking.run(move || open_blocking(&own, &world)).await;
+        let Err(StartError::Data(DataError::InUse { path })) = &opened else { return opened };
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return opened;
         }
-        Ok(OpenedNode { replica: Arc::new(replica), identity, files })
+        if pause == IN_USE_PAUSE_FIRST {
+            info!(data_dir = %path.display(), "another process has the data directory open; waiting up to {} s for its end", IN_USE_WITHIN.as_secs());
+        }
+        tokio::time::sleep(pause.min(left)).await;
+        pause *= 2;
+    }
+}
+
+fn open_blocking(config: &Config, world: &Seams) -> Result<OpenedNode, StartError> {
+    let (store, files) = data::open(config, world)?;
+    let random = Box::new(world.random(1));
+    let identity =
+        Arc::new(Identity::open_or_create(files.clone(), &world.boot_id, random, world.planted)?);
+    let durability = match config.durability {
+        config::Durability::Group if matches!(world.blocking, Blocking::Inline) => {
+            Durability::Driven
+        }
+        config::Durability::Group => Durability::Group,
+        config::Durability::Periodic { interval } => {
+            Durability::Periodic(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX))
+        }
+    };
+    let fatal = world.fatal.clone();
+    let replica = Replica::open(ReplicaConfig {
+        store,
+        files: files.clone(),
+        identity: identity.clone(),
+        wall: world.wall_clock.clone(),
+        durability,
+        limits: ReplicaLimits::default(),
+        hint_limits: HintLimits { bytes_max: config.hints_bytes_max },
+        grid: SlotGrid::new(config.slot_bits).expect("checked with the configuration"),
+        observe_sync: crate::metrics::observe_sync,
+        fatal: Box::new(move |reason| fatal(reason)),
+        planted: world.planted,
     });
-    opened.await
+    let path = &config.data_dir;
+    let replica = replica.map_err(|source| StartError::Replica { path: path.clone(), source })?;
+    for change in &replica.report().actor_changes {
+        warn!(reason = %change, "this node writes under a new actor");
+        crate::metrics::observe_actor_change(*change);
+    }
+    Ok(OpenedNode { replica: Arc::new(replica), identity, files })
 }
 
 /// A node's bound ports.

@@ -11,6 +11,7 @@ use starling_storage::{Files, MemoryFiles, MemoryStore, Store, SystemClock, Wall
 
 use crate::blocking::Blocking;
 use crate::config::Config;
+use crate::disk::{self, LookUp};
 use crate::net::{Network, TcpNetwork};
 
 /// See the module.
@@ -26,8 +27,12 @@ pub struct Seams {
     pub blocking: Blocking,
     /// Where no thread may sync the log: a task does, at most so long after the last time.
     pub sync_every_max: Duration,
+    /// The pause between two rounds of comparing with the other replicas, on average.
+    pub compare_every: Duration,
     /// Where data is kept.
     pub data: Data,
+    /// How much space there is for data, where that is limited.
+    pub disk_space: Option<LookUp>,
     /// Names the machine's boot: an unclean stop with another one means that memory was lost.
     pub boot_id: String,
     /// Ends the process, or the one node of a test, for the given reason; the node must not go on.
@@ -62,7 +67,9 @@ impl Seams {
             seed,
             blocking: Blocking::pool(config.blocking_threads),
             sync_every_max: Duration::ZERO,
+            compare_every: crate::repair::COMPARE_EVERY,
             data: Data::Disk,
+            disk_space: Some(disk::of_directory(config.data_dir.clone())),
             boot_id: starling_storage::identity::machine_boot_id()?,
             fatal: Arc::new(starling_storage::commit::abort_process),
             planted: Planted::NONE,

@@ -223,7 +223,7 @@ error[S003] config: unknown key `seed`
     |
   2 | seed = ["127.0.0.1:7000"]
     | ^^^^
-  accepts cluster_name, data_dir, datacenter, rack, seeds, secret_file, insecure, slot_bits, durability, block_cache, memtable, hints_max, worker_threads, blocking_threads, listen, limits, timeouts, log, keyspaces
+  accepts cluster_name, data_dir, datacenter, rack, seeds, secret_file, insecure, slot_bits, durability, block_cache, memtable, hints_max, disk_reserve, repair_max, gc_grace, worker_threads, blocking_threads, listen, limits, timeouts, log, keyspaces
   effect  the node does not start
   try     did you mean `seeds`?
 "#,
@@ -356,6 +356,58 @@ fn flags_and_variables_are_named_in_messages() {
     assert!(message.contains("did you mean `slot_bits`?"), "{message}");
     let unknown = Overrides::default().with("a b.c\n", "1");
     assert!(parse_with(SEEDS, &unknown).expect_err("a mistake").contains("unknown key"));
+}
+
+/// What `check` says of a file.
+fn checked(dir: &Path, text: &str) -> Result<Config, String> {
+    let path = dir.join("node.toml");
+    fs::write(&path, text).expect("written");
+    let checked = Config::check(&path, &Overrides::default());
+    checked.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "node.toml"))
+}
+
+#[test]
+fn what_could_not_found_a_cluster_is_told_before_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let two = "seeds = [\"127.0.0.1:7000\", \"127.0.0.2:7000\"]\n";
+    for (seeds, replication, needs) in [
+        (SEEDS, "1", None),
+        (SEEDS, "3", Some("needs 3 nodes, `seeds` names 1")),
+        (two, "2", None),
+        (two, "3", Some("needs 3 nodes, `seeds` names 2")),
+        (two, "{ dc1 = 1, dc2 = 1 }", None),
+        (two, "{ dc1 = 1, dc2 = 2 }", Some("needs 3 nodes, `seeds` names 2")),
+    ] {
+        let text = format!("{seeds}[keyspaces.shop]\nreplication = {replication}\n");
+        assert!(parse(&text).is_ok(), "a node of a cluster that exists may start with it");
+        match (checked(dir.path(), &text), needs) {
+            (Ok(_), None) => {}
+            (Err(message), Some(needs)) => {
+                assert!(message.contains(needs) && message.contains("[S005]"), "{message}");
+                assert!(message.contains("node.toml:3:15"), "{message}");
+            }
+            (found, needs) => panic!("{text}: {found:?} instead of {needs:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_used_is_told_with_key_and_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secret = dir.path().join("secret");
+    let text = format!("{SEEDS}secret_file = {secret:?}\n");
+    let message = checked(dir.path(), &text).expect_err("there is no such file");
+    for part in ["[S006]", "`secret_file`", "node.toml:2:15", "cannot be read", "openssl rand"] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    fs::write(&secret, "0aF1".repeat(16)).expect("written");
+    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).expect("set");
+    mode(0o644);
+    let message = checked(dir.path(), &text).expect_err("others may read it");
+    assert!(message.contains("mode 644") && message.contains("chmod 600"), "{message}");
+    assert!(!message.contains("0aF1"), "a secret is never shown: {message}");
+    mode(0o600);
+    assert!(checked(dir.path(), &text).is_ok());
 }
 
 #[test]

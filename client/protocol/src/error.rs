@@ -196,6 +196,15 @@ pub enum WireError {
     /// The node is stopping.
     #[error("the node is stopping")]
     ShuttingDown,
+    /// The disk of the replica that would lead the write is nearly full.
+    #[error("the disk of the replica that would lead the write is nearly full")]
+    DiskFull,
+    /// The node has no snapshot to show for it.
+    #[error("no snapshot: {reason}")]
+    Snapshot {
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The node failed; a write's outcome is unknown.
     #[error("the node failed: {message}")]
     Internal {
@@ -223,7 +232,7 @@ fn is_are(count: u8) -> &'static str {
 }
 
 impl WireError {
-    /// The stable code. S1: availability; S2: the request; S3: causality and clocks; S9: the node.
+    /// The stable code. S1: availability; S2: the request; S3: causality and clocks; S4: snapshots; S9: the node.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -236,6 +245,7 @@ impl WireError {
             Self::NoLeader { .. } => "S107",
             Self::LeaderLost => "S109",
             Self::ReadFailed { .. } => "S110",
+            Self::DiskFull => "S111",
             Self::BadRequest { .. } => "S201",
             Self::KeyTooLarge { .. } => "S202",
             Self::ValueTooLarge { .. } => "S203",
@@ -251,6 +261,7 @@ impl WireError {
             Self::FloorNotMet => "S303",
             Self::ClockSkew { .. } => "S304",
             Self::ObjectTooLarge { .. } => "S305",
+            Self::Snapshot { .. } => "S401",
             Self::Internal { .. } => "S901",
         }
     }
@@ -302,6 +313,8 @@ impl WireError {
             Self::BadContext { .. } => "pass the context of a read or write of this very key",
             Self::FloorNotMet => "retry, or read at a higher level",
             Self::ClockSkew { .. } => "check that the nodes' clocks are synchronised",
+            Self::DiskFull => "free space on the nodes' disks, or lower disk_reserve",
+            Self::Snapshot { .. } => "as it says, or look at the node's log",
             Self::Internal { .. } => "look at the node's log",
         }
     }

@@ -18,7 +18,7 @@ pub use error::{DownReplica, Outcome, WireError};
 pub use frame::{Frame, FrameDecoder, FrameError, encode_parts, encode_raw};
 pub use level::Level;
 pub use message::{
-    KeyspaceView, MemberView, NodeStatus, Request, Response, SlotHealth, Status, StatusView,
-    StrategyView, TopologyView, WIRE_VERSION, kind,
+    KeyspaceView, MemberView, NodeStatus, PairView, RepairView, Request, Response, SlotHealth,
+    SnapshotView, Status, StatusView, StrategyView, TopologyView, WIRE_VERSION, kind,
 };
 pub use token::{ContextToken, TokenTextError};

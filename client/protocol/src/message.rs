@@ -82,6 +82,25 @@ pub enum Request {
     Topology,
     /// Asks how the node sees the cluster.
     Status,
+    /// An operator's word that what the node and its peers hold is all there is: a node that lost writes serves again.
+    /// Answered by `Response::Status`.
+    AcceptLoss,
+    /// Makes a snapshot of what the node holds. Answered by `Response::Snapshots` with it alone.
+    CreateSnapshot {
+        /// 1 to 64 letters, digits, dots, dashes and underscores; no dot first.
+        name: String,
+    },
+    /// Asks for the node's snapshots. Answered by `Response::Snapshots`.
+    Snapshots,
+    /// Joins a state, the operand, into what the cluster has of the key. Answered by `Response::Restored`.
+    Restore {
+        /// From `BucketOpened`.
+        bucket: u32,
+        /// 1 to 65,535 bytes.
+        key: Bytes,
+        /// How many replicas must have it.
+        level: Level,
+    },
 }
 
 /// From a node.
@@ -130,6 +149,10 @@ pub enum Response {
     Status(StatusView),
     /// The request failed.
     Error(WireError),
+    /// The node's snapshots, by name.
+    Snapshots(Vec<SnapshotView>),
+    /// Enough replicas hold the restored state.
+    Restored,
 }
 
 /// The ring as clients need it to route by token.
@@ -194,6 +217,19 @@ pub enum StrategyView {
     },
 }
 
+/// A snapshot of what one node held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// Its name.
+    pub name: String,
+    /// Where it is, on the node's machine.
+    pub directory: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// What its files take. They share disk with the node's until it rewrites those.
+    pub bytes: u64,
+}
+
 /// The cluster as one node sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -213,6 +249,34 @@ pub struct StatusView {
     pub requests_in_flight: u64,
     /// How many slots have how many of their replicas up.
     pub slots: SlotHealth,
+    /// How far the answering node's data is from that of its peers.
+    pub repair: RepairView,
+}
+
+/// How far one node's data is from that of its peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairView {
+    /// Whether the node lost writes and answers no reads before it has them back.
+    pub rebuilding: bool,
+    /// The node and each of the others, by host id.
+    pub pairs: Vec<PairView>,
+}
+
+/// One pair of nodes that compare what they hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairView {
+    /// The other node.
+    pub peer: Uuid,
+    /// How long ago everything that differed at some moment had been exchanged, in milliseconds. None if not since the node's start.
+    pub agreed_ms_ago: Option<u64>,
+    /// Keys found to differ and not yet exchanged.
+    pub behind_keys: u64,
+    /// The bytes of their values, about.
+    pub behind_bytes: u64,
+    /// Slots that the comparison under way has done, of all tables.
+    pub slots_done: u64,
+    /// Of so many; 0 while none is under way.
+    pub slots_total: u64,
 }
 
 /// Slots of all keyspaces by how many of their replicas are up.
@@ -271,4 +335,6 @@ pub enum Status {
     Down,
     /// It is not a full member yet.
     Joining,
+    /// It lost writes, and answers no reads before its peers have given them back.
+    Rebuilding,
 }

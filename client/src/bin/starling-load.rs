@@ -1,12 +1,11 @@
 //! `starling-load`: puts a cluster under load, measures it, and proves that nothing acknowledged was lost.
 //!
-//! A thin shell: flags become a `LoadConfig`, progress and report become text. Exit status: 0 done, and
-//! nothing wrong was found; 1 could not run; 2 unknown flags or values; 3 the verification found something wrong, or
-//! could not read everything back.
+//! A thin shell: flags become a `LoadConfig`, progress and report become text. The exit statuses are those of the
+//! `starling` command, and 3 where the verification found something wrong.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,17 +14,23 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use starling_client::load::{
     BucketTarget, ConfigError, KeyOrder, Limit, LoadConfig, Phase, Progress, Report, VerifyOptions,
-    Workload, run, verify,
+    Workload, parse_duration, run, verify,
 };
-use starling_client::{Client, ConsistencyLevel, Error};
+use starling_client::{Client, ConsistencyLevel, Error, WireError, parse_contact_point};
 use tokio_util::sync::CancellationToken;
 
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 const EXIT_VIOLATION: u8 = 3;
+const EXIT_UNREACHABLE: u8 = 12;
 
 /// Puts a Starling cluster under load, and proves that nothing acknowledged was lost.
 ///
-/// Exit status: 0 done, and nothing wrong was found; 1 could not run; 2 unknown flags or values; 3 the
-/// verification found something wrong, or could not read everything back.
+/// Without flags it loads the node of this machine's default port with its defaults, at once; the first line says
+/// what it is going to do.
+///
+/// Exit status: 0 done, and nothing wrong was found; 1 failed; 2 wrong command line; 3 the verification found
+/// something wrong, or could not read everything back; 12 no node serves.
 #[derive(Debug, Parser)]
 #[command(name = "starling-load", version, max_term_width = 100)]
 struct Flags {
@@ -35,6 +40,7 @@ struct Flags {
         value_name = "ADDRESS",
         env = "STARLING_NODE",
         value_delimiter = ',',
+        value_parser = parse_contact_point,
         default_value = "127.0.0.1:9050"
     )]
     nodes: Vec<String>,
@@ -76,10 +82,10 @@ struct Flags {
     #[arg(long, conflicts_with = "duration")]
     ops: Option<u64>,
     /// Stop after this long, as in 500ms, 20s, 5m or 1h. [default: 20s]
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Run this long before measuring.
-    #[arg(long, value_parser = duration, default_value = "0s")]
+    #[arg(long, value_parser = parse_duration, default_value = "0s")]
     warmup: Duration,
     /// one, two, three, quorum, all, local_one, local_quorum, each_quorum or a number of replicas.
     #[arg(long, default_value = "quorum")]
@@ -112,8 +118,27 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing is left to do if standard error is closed.
             let _ = writeln!(io::stderr(), "{}", told(&error));
-            ExitCode::FAILURE
+            exit_status(&error).into()
         }
+    }
+}
+
+/// The file for the result cannot be written, which is known before there is one.
+#[derive(Debug, thiserror::Error)]
+#[error("--json {}: {source}", path.display())]
+struct Unwritable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn exit_status(error: &anyhow::Error) -> u8 {
+    let not_ready = |error: &Error| {
+        matches!(error.wire(), Some(WireError::NotReady { .. } | WireError::ShuttingDown))
+    };
+    match error.downcast_ref::<Error>() {
+        Some(error) if error.is_unreachable() || not_ready(error) => EXIT_UNREACHABLE,
+        None if error.is::<ConfigError>() || error.is::<Unwritable>() => EXIT_USAGE,
+        _ => EXIT_FAILED,
     }
 }
 
@@ -123,6 +148,8 @@ fn told(error: &anyhow::Error) -> String {
         (format!("[{}] {error}", error.code()), "the load has ended", error.advice())
     } else if let Some(error) = error.downcast_ref::<ConfigError>() {
         (format!("[S012] usage: {error}"), "nothing was done", "starling-load --help")
+    } else if let Some(error) = error.downcast_ref::<Unwritable>() {
+        (format!("[S012] usage: {error}"), "nothing was done", "name a file that can be written")
     } else {
         (format!("[S014] load: {error:#}"), "the load has ended", "look at `starling status`")
     };
@@ -132,6 +159,13 @@ fn told(error: &anyhow::Error) -> String {
 fn run_load(flags: &Flags) -> anyhow::Result<ExitCode> {
     let config = config(flags)?;
     config.check()?;
+    if let Some(path) = &flags.json {
+        check_writable(path)?;
+    }
+    if !flags.quiet {
+        // The run matters, not whether somebody reads of it.
+        let _ = writeln!(io::stderr(), "{} on {}: {config}", flags.bucket, flags.nodes.join(", "));
+    }
     // One thread is enough for what two cores can serve, and saves waking a second one.
     let mut builder = match flags.threads {
         0 | 1 => tokio::runtime::Builder::new_current_thread(),
@@ -150,6 +184,18 @@ fn run_load(flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     let clean = report.verify.as_ref().is_none_or(|found| found.is_clean());
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) })
+}
+
+/// A run of hours whose result cannot be kept should not begin. What is in the file stays until there is a result.
+fn check_writable(path: &Path) -> Result<(), Unwritable> {
+    let existed = path.exists();
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    let checked = match opened {
+        Ok(_) if existed => Ok(()),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    checked.map_err(|source| Unwritable { path: path.to_owned(), source })
 }
 
 async fn measure(flags: &Flags, config: &LoadConfig) -> anyhow::Result<Report> {
@@ -293,29 +339,16 @@ fn line(progress: &Progress) -> String {
     )
 }
 
-/// Reads a duration: a number and ms, s, m or h.
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("accepted: a number and ms, s, m or h, as in 20s".to_owned()),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
-    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Flags, config, duration};
+    use super::{Flags, check_writable, config, exit_status};
     use starling_client::load::{Limit, Workload};
+    use starling_client::{Error, WireError};
 
     #[test]
     fn the_flags_are_consistent() {
@@ -367,17 +400,42 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_shows_in_the_exit_status() {
+        let refused = |error| Error::Refused { error, unknown: false };
+        let nobody = Error::Unreachable { tried: Vec::new() };
+        assert_eq!(exit_status(&nobody.into()), 12);
+        let not_ready = refused(WireError::NotReady { waiting_for: Vec::new() });
+        assert_eq!(exit_status(&not_ready.into()), 12);
+        let keyspace = refused(WireError::UnknownKeyspace { name: "x".to_owned() });
+        assert_eq!(exit_status(&keyspace.into()), 1);
+        let flags = ["starling-load", "--workload", "ycsb-b", "--read-ratio", "0.25"];
+        let config = config(&Flags::parse_from(flags)).expect_err("ycsb-b reads 95 of 100");
+        assert_eq!(exit_status(&config.into()), 2);
+        let malformed = Flags::try_parse_from(["starling-load", "--node", "127.0.0.1"]);
+        assert_eq!(malformed.expect_err("there is no port").exit_code(), 2);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_kept_is_known_before_the_run() {
+        let path = Path::new("no/such/folder/out.json");
+        let error = check_writable(path).expect_err("there is no folder").into();
+        assert_eq!(exit_status(&error), 2);
+        let told = super::told(&error);
+        assert!(told.contains("S012") && told.contains("no/such/folder/out.json"), "{told}");
+        let file = std::env::temp_dir().join(format!("starling-load-{}.json", std::process::id()));
+        check_writable(&file).expect("the temporary folder can be written");
+        assert!(!file.exists(), "nothing is left of the look");
+        std::fs::write(&file, "earlier").expect("it can be written");
+        check_writable(&file).expect("it can be written again");
+        let kept = std::fs::read(&file).expect("it is there");
+        std::fs::remove_file(&file).expect("it is ours");
+        assert_eq!(kept, b"earlier", "an earlier result stays until there is another");
+    }
+
+    #[test]
     fn scans_are_refused_with_a_reason() {
         let refused = Flags::try_parse_from(["starling-load", "--workload", "ycsb-e"]);
         let message = refused.expect_err("ycsb-e scans").to_string();
         assert!(message.contains("needs scans"), "{message}");
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert!(duration("20").is_err() && duration("s").is_err() && duration("-1s").is_err());
     }
 }

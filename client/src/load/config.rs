@@ -80,6 +80,23 @@ impl FromStr for Workload {
     }
 }
 
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Workload::Write => f.write_str("write"),
+            Workload::Read => f.write_str("read"),
+            Workload::Mixed { read_ratio } => {
+                write!(f, "mixed ({:.0}% reads)", read_ratio * 100.0)
+            }
+            Workload::YcsbA => f.write_str("ycsb-a"),
+            Workload::YcsbB => f.write_str("ycsb-b"),
+            Workload::YcsbC => f.write_str("ycsb-c"),
+            Workload::YcsbD => f.write_str("ycsb-d"),
+            Workload::YcsbF => f.write_str("ycsb-f"),
+        }
+    }
+}
+
 /// The share of each operation; they add up to one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mix {
@@ -284,6 +301,30 @@ impl LoadConfig {
     }
 }
 
+/// What the run is going to do, for a person who may still want to stop it.
+impl fmt::Display for LoadConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.load_phase && self.workload.reads() {
+            write!(f, "writes {} records, then {}", self.records, self.workload)?;
+        } else {
+            write!(f, "{} of {} records", self.workload, self.records)?;
+        }
+        match self.limit {
+            Limit::Operations(operations) => write!(f, ", {operations} operations")?,
+            Limit::Duration(duration) => write!(f, " for {duration:?}")?,
+            Limit::UntilStopped => write!(f, " until it is stopped")?,
+        }
+        if !self.warmup.is_zero() {
+            write!(f, " after {:?} of warm-up", self.warmup)?;
+        }
+        write!(f, ", at {}; values of {} bytes, ", self.consistency, self.value_bytes)?;
+        match self.rate {
+            Some(rate) => write!(f, "{rate} operations a second"),
+            None => write!(f, "{} operations at a time", self.concurrency),
+        }
+    }
+}
+
 impl Default for LoadConfig {
     fn default() -> LoadConfig {
         LoadConfig::new()
@@ -304,7 +345,9 @@ fn require(
 
 #[cfg(test)]
 mod tests {
-    use super::{ConfigError, LoadConfig, Workload, WorkloadError};
+    use std::time::Duration;
+
+    use super::{ConfigError, Limit, LoadConfig, Workload, WorkloadError};
 
     #[test]
     fn every_named_workload_adds_up_to_one() {
@@ -320,6 +363,32 @@ mod tests {
         let refused = "ycsb-e".parse::<Workload>();
         assert_eq!(refused, Err(WorkloadError::NeedsScans { workload: "ycsb-e".to_owned() }));
         assert!(matches!("ycsb-g".parse::<Workload>(), Err(WorkloadError::Unknown { .. })));
+    }
+
+    #[test]
+    fn a_run_is_told_before_it_begins() {
+        let told = |spoil: &dyn Fn(&mut LoadConfig)| {
+            let mut config = LoadConfig::new();
+            spoil(&mut config);
+            config.to_string()
+        };
+        assert_eq!(
+            told(&|_| {}),
+            "writes 100000 records, then mixed (50% reads) for 20s, at QUORUM; values of 128 bytes, 64 operations at a time"
+        );
+        assert_eq!(
+            told(&|c| {
+                c.workload = Workload::Write;
+                c.limit = Limit::Operations(7);
+                c.rate = Some(500.0);
+            }),
+            "write of 100000 records, 7 operations, at QUORUM; values of 128 bytes, 500 operations a second"
+        );
+        let kept = told(&|c| (c.load_phase, c.warmup) = (false, Duration::from_millis(1500)));
+        assert!(
+            kept.starts_with("mixed (50% reads) of 100000 records for 20s after 1.5s"),
+            "{kept}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A load generator: YCSB-style workloads, latencies that do not omit stalls, and the proof that nothing
 //! acknowledged was lost. The binary `starling-load` is a thin shell around it.
 //!
-//! - `config`: what a run is asked to do; `plan` and `keys`: the operations that follow from it
+//! - `config`, `duration`: what a run is asked to do; `plan` and `keys`: the operations that follow from it
 //! - `stamp`: values that say what they are; `history`: what may be read after which writes
 //! - `target`: what is loaded; `bucket_target`: a real bucket
 //! - `worker`, `pace`, `recorder`: one worker, its timing, its measurements
@@ -24,6 +24,7 @@
 mod bucket_target;
 mod clock;
 mod config;
+mod duration;
 mod history;
 mod keys;
 mod pace;
@@ -44,6 +45,7 @@ pub use bucket_target::BucketTarget;
 pub use config::{
     ConfigError, KeyOrder, KeyOrderError, Limit, LoadConfig, Workload, WorkloadError,
 };
+pub use duration::{DurationError, parse_duration};
 pub use history::Verdict;
 pub use progress::{Phase, Progress};
 pub use report::{Errors, Latencies, Quantiles, Report};

@@ -61,6 +61,40 @@ async fn contact_points_that_cannot_be_reached_are_all_named() {
 }
 
 #[tokio::test]
+async fn a_contact_point_that_does_not_serve_yet_is_no_unreachable_one() {
+    let refusal = WireError::NotReady { waiting_for: vec!["127.0.0.2:7000".to_owned()] };
+    // A node refuses the greeting already; one that stops has greeted before.
+    let at_hello = |request: &Request| matches!(request, Request::Hello { .. });
+    let later = |request: &Request| *request == Request::Topology;
+    for refuses in [at_hello, later] as [fn(&Request) -> bool; 2] {
+        let (cluster, said) = (Cluster::start(1, 1).await, refusal.clone());
+        cluster.nodes[0].script(move |request| {
+            let refusal = Response::Error(said.clone());
+            refuses(request).then(|| Reply::With(refusal, bytes::Bytes::new()))
+        });
+        let builder = cluster.builder().contact_point(dead_address().await);
+        let error = builder.build().await.err().expect("nobody serves");
+        assert_eq!((error.wire(), error.code()), (Some(&refusal), "S101"));
+        assert!(!error.is_unreachable() && !error.is_unknown());
+    }
+}
+
+#[tokio::test]
+async fn opening_a_bucket_asks_for_no_data() {
+    let cluster = Cluster::start(3, 3).await;
+    let client = cluster.builder().build().await.expect("the first node answers");
+    client.bucket(BUCKET).await.expect("the bucket can be opened");
+    assert_eq!(cluster.asked(), [0, 0, 0]);
+    cluster.script(|request| {
+        let refusal = Response::Error(WireError::UnknownKeyspace { name: "demo".to_owned() });
+        matches!(request, Request::OpenBucket { .. })
+            .then(|| Reply::With(refusal, bytes::Bytes::new()))
+    });
+    let error = client.bucket("demo.other").await.err().expect("every node refuses");
+    assert_eq!(error.code(), "S204");
+}
+
+#[tokio::test]
 async fn no_contact_point_is_an_error_of_its_own() {
     let error = Client::builder().build().await.err().expect("there is nobody to ask");
     assert_eq!((&error, error.code()), (&Error::NoContactPoint, "S903"));

@@ -89,7 +89,8 @@ async fn a_node_that_is_merely_slow_is_waited_for() {
     let key = key_led_by(&client, 1);
     cluster.nodes[1].script(|request| {
         let (response, operand) = one_value("milk");
-        let slow = Reply::After(Duration::from_millis(60), response, operand);
+        // Longer than silence is borne: it shows by another answer that it is there.
+        let slow = Reply::After(Duration::from_millis(600), response, operand);
         matches!(request, Request::Get { .. }).then_some(slow)
     });
     let (left, retried) = (cluster.asked()[0], client.stats().retried);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use starling_client::ConsistencyLevel;
+use starling_client::{ConsistencyLevel, parse_contact_point};
 
 /// Starling, a leaderless database that keeps every write.
 #[derive(Debug, Parser)]
@@ -22,12 +22,18 @@ pub enum Command {
     Start(StartArgs),
     /// Starts three nodes, kills one under load, and proves that nothing was lost.
     Demo(DemoArgs),
-    /// Shows the cluster as one node sees it.
+    /// Shows the cluster as one node sees it, and the hints of all nodes that answer.
     ///
-    /// Exit status: 0 healthy, 10 degraded, 11 some slots below quorum, 12 unreachable.
+    /// Exit status: 0 healthy, 10 degraded, 11 some slots below quorum, 12 unreachable or not serving yet.
     Status(StatusArgs),
     /// Succeeds when the node serves; for containers.
     Health(HealthArgs),
+    /// Shows how far the nodes' data are from one another. Comparing goes on all the time and needs no command.
+    #[command(subcommand)]
+    Repair(RepairCommand),
+    /// Makes, lists and restores snapshots: what the nodes held at one moment, as files.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Checks and explains configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +117,108 @@ pub struct HealthArgs {
     pub node: NodeAddress,
 }
 
+/// Verbs of `repair`.
+#[derive(Debug, Subcommand)]
+pub enum RepairCommand {
+    /// Shows for each pair of nodes when they last agreed, and what is known to differ.
+    ///
+    /// Exit status: 0 every node is whole, 10 one is being rebuilt or does not answer, 12 unreachable.
+    Status(RepairStatusArgs),
+    /// Lets a node that lost writes answer reads with what it holds.
+    ///
+    /// Needed only where a majority of a key's replicas lost writes at once, so that none can know what is missing.
+    Accept(RepairAcceptArgs),
+}
+
+impl RepairCommand {
+    /// Whether the answer is to be JSON.
+    pub fn is_json(&self) -> bool {
+        matches!(self, Self::Status(RepairStatusArgs { json: true, .. }))
+    }
+}
+
+/// Flags of `repair status`.
+#[derive(Debug, Args)]
+pub struct RepairStatusArgs {
+    #[command(flatten)]
+    pub node: NodeAddress,
+    /// JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `repair accept`.
+#[derive(Debug, Args)]
+pub struct RepairAcceptArgs {
+    /// The client address of the node that shall serve.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_contact_point)]
+    pub node: String,
+}
+
+/// Verbs of `snapshot`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Has every node of the cluster make a snapshot of its share, in its own data directory.
+    ///
+    /// Everything that was acknowledged before is in them. They take no space at first: their files are the node's own. Copy the
+    /// directories elsewhere, and delete them when they are not needed any more. Exit status: 0 done, 10 some node has none, 12 unreachable.
+    Create(SnapshotCreateArgs),
+    /// Lists the snapshots of every node. Exit status: 0 done, 10 some node does not answer, 12 unreachable.
+    List(SnapshotListArgs),
+    /// Restores snapshots into a running cluster, of whatever size.
+    ///
+    /// Give the snapshots of all nodes at once: what was acknowledged is in all of them together. Keys that the cluster has already are
+    /// joined with what is restored. It may be repeated, after an interruption above all. Exit status: 0 done, 1 or 4 do it again, 12 unreachable.
+    Restore(SnapshotRestoreArgs),
+}
+
+impl SnapshotCommand {
+    /// Whether the answer is to be JSON.
+    pub fn is_json(&self) -> bool {
+        match self {
+            Self::Create(args) => args.json,
+            Self::List(args) => args.json,
+            Self::Restore(_) => false,
+        }
+    }
+}
+
+/// Flags of `snapshot create`.
+#[derive(Debug, Args)]
+pub struct SnapshotCreateArgs {
+    #[command(flatten)]
+    pub node: NodeAddress,
+    /// The snapshot's name: letters, digits, dots, dashes, underscores. By default the seconds since 1970.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `snapshot list`.
+#[derive(Debug, Args)]
+pub struct SnapshotListArgs {
+    #[command(flatten)]
+    pub node: NodeAddress,
+    /// JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `snapshot restore`.
+#[derive(Debug, Args)]
+pub struct SnapshotRestoreArgs {
+    #[command(flatten)]
+    pub node: NodeAddress,
+    /// The directory of a snapshot, which holds the file SNAPSHOT; repeat it for each node's.
+    #[arg(long, value_name = "DIR", required = true)]
+    pub from: Vec<PathBuf>,
+    /// Only this bucket, as keyspace.bucket; all of them by default.
+    #[arg(long)]
+    pub bucket: Option<String>,
+}
+
 /// Which node to ask.
 #[derive(Debug, Args)]
 pub struct NodeAddress {
@@ -120,6 +228,7 @@ pub struct NodeAddress {
         value_name = "ADDRESS:PORT",
         env = "STARLING_NODE",
         value_delimiter = ',',
+        value_parser = parse_contact_point,
         default_value = "127.0.0.1:9050"
     )]
     pub node: Vec<String>,
@@ -128,7 +237,7 @@ pub struct NodeAddress {
 /// Verbs of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Says whether a file would be accepted.
+    /// Says whether a file, with the STARLING_ variables of the environment, can start a node of a new cluster.
     Check {
         /// The files.
         #[arg(required = true, value_name = "FILE")]

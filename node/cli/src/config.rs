@@ -32,9 +32,14 @@ pub fn load(source: &ConfigSource, dev_data_dir: Option<&Path>) -> Result<Config
 fn check(files: &[PathBuf]) -> ExitCode {
     let mut code = exit::DONE;
     for file in files {
-        // Only the file is asked about, so the environment of this shell has no say.
-        match Config::load(file, &Overrides::default()) {
-            Ok(_) => out::line(format!("{}: accepted", file.display())),
+        // As `start` in this shell would read it.
+        match Config::check(file, &Overrides::from_environment()) {
+            Ok(config) => {
+                for warning in &config.warnings {
+                    out::note(format!("warning: {warning}"));
+                }
+                out::line(format!("{}: accepted", file.display()));
+            }
             Err(error) => {
                 out::note(error.to_string());
                 code = exit::FAILED;

@@ -123,17 +123,17 @@ async fn open(args: &BucketArgs) -> Result<Bucket, Failure> {
 }
 
 fn context(text: &str) -> Result<CausalContext, Failure> {
-    CausalContext::from_text(text).map_err(|error| Failure::Usage {
-        problem: format!("the context is not one that a get or put printed: {error}"),
-        advice: "pass it whole, as the \"context\" of `starling get --json`".to_owned(),
+    // Where it differs from base64 helps nobody: people copy contexts, and copy them in part.
+    CausalContext::from_text(text).map_err(|_| Failure::Usage {
+        problem: format!(
+            "{text:?} is no context: one has letters, digits, - and _ only, and is cut nowhere"
+        ),
+        advice: "pass all of what `put` printed, or of the \"context\" of `get --json`".to_owned(),
     })
 }
 
 fn from_stdin() -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
-    std::io::stdin().read_to_end(&mut value).map_err(|error| Failure::Usage {
-        problem: format!("standard input cannot be read: {error}"),
-        advice: "give the value on the command line".to_owned(),
-    })?;
+    std::io::stdin().read_to_end(&mut value)?;
     Ok(value)
 }

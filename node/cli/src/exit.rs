@@ -14,5 +14,7 @@ pub const OUTCOME_UNKNOWN: u8 = 4;
 pub const DEGRADED: u8 = 10;
 /// Some slot has no quorum.
 pub const BELOW_QUORUM: u8 = 11;
+/// The command line asks for something that cannot be; clap has the same.
+pub const USAGE: u8 = 2;
 /// No node answers, or none serves yet.
 pub const UNREACHABLE: u8 = 12;

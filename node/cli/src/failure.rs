@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use starling_client::Error;
+use serde_json::json;
+use starling_client::{Error, WireError};
 use starling_node::StartError;
 use starling_node::config::ConfigError;
 
-use crate::exit;
+use crate::{exit, out};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,11 @@ pub enum Failure {
         /// What happened.
         problem: String,
     },
+    /// A snapshot cannot be read.
+    Snapshot {
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// The operating system refused.
     System(#[from] io::Error),
 }
@@ -60,11 +66,62 @@ impl Failure {
     /// The exit status.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Client(error) if error.is_unreachable() => exit::UNREACHABLE.into(),
             Self::Client(error) if error.is_unknown() => exit::OUTCOME_UNKNOWN.into(),
+            Self::Client(error) if nobody_serves(error) => exit::UNREACHABLE.into(),
+            Self::Usage { .. } => exit::USAGE.into(),
             _ => exit::FAILED,
         }
     }
+
+    /// Tells it: to a person on standard error, and with `json` to a machine, where it reads the answer.
+    pub fn tell(&self, json: bool) {
+        out::note(self.to_string());
+        if json {
+            let error = match self {
+                Self::Client(error) => json!({
+                    "code": error.code(),
+                    "message": error.to_string(),
+                    "advice": error.advice(),
+                    "outcome_unknown": error.is_unknown(),
+                }),
+                other => json!({ "code": other.code(), "message": other.problem() }),
+            };
+            out::json(&json!({ "error": error }));
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::Start { .. } => "S010",
+            Self::Stop { .. } => "S011",
+            Self::Usage { .. } => "S012",
+            Self::Client(error) => error.code(),
+            Self::Demo { .. } => "S951",
+            Self::Snapshot { .. } => "S402",
+            Self::System(_) => "S013",
+        }
+    }
+
+    fn problem(&self) -> String {
+        match self {
+            Self::Config(error) => error.to_string(),
+            Self::Start { problem, .. }
+            | Self::Stop { problem }
+            | Self::Usage { problem, .. }
+            | Self::Snapshot { problem }
+            | Self::Demo { problem } => problem.clone(),
+            Self::Client(error) => error.to_string(),
+            Self::System(error) => error.to_string(),
+        }
+    }
+}
+
+/// Whether there was no node that could have done it.
+fn nobody_serves(error: &Error) -> bool {
+    let not_serving =
+        matches!(error.wire(), Some(WireError::NotReady { .. } | WireError::ShuttingDown));
+    error.is_unreachable() || not_serving
 }
 
 impl From<StartError> for Failure {
@@ -82,30 +139,38 @@ impl fmt::Display for Failure {
             Self::Start { problem, file } => {
                 let place = file.as_ref().map(|file| format!("\n  --> {}", file.display()));
                 let problem = format!("{problem}{}", place.unwrap_or_default());
-                message(f, "S010", "start", &problem, "the node does not start", None)
+                message(f, self.code(), "start", &problem, "the node does not start", None)
             }
             Self::Stop { problem } => message(
                 f,
-                "S011",
+                self.code(),
                 "stop",
                 problem,
                 "nothing acknowledged is lost; the next start recovers as after a crash",
                 None,
             ),
             Self::Usage { problem, advice } => {
-                message(f, "S012", "usage", problem, "nothing was done", Some(advice))
+                message(f, self.code(), "usage", problem, "nothing was done", Some(advice))
             }
             Self::Client(error) => client(f, error),
             Self::Demo { problem } => message(
                 f,
-                "S951",
+                self.code(),
                 "demo",
                 problem,
                 "the demo has ended; its nodes are stopped",
                 Some("starling demo --keep DIR keeps the logs of the nodes"),
             ),
+            Self::Snapshot { problem } => message(
+                f,
+                self.code(),
+                "snapshot",
+                problem,
+                "what was restored before stays; restoring again changes nothing of it",
+                None,
+            ),
             Self::System(error) => {
-                message(f, "S013", "system", &error.to_string(), "the command has ended", None)
+                message(f, self.code(), "system", &error.to_string(), "the command has ended", None)
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: the command line
 //! - [`start`], [`logs`]: running a node
-//! - [`status`], [`data`]: asking one, through the client library
+//! - [`status`], [`data`], [`repair`], [`snapshot`]: asking one, through the client library
 //! - [`config`]: checking files
 //! - [`demo`]: three nodes, a kill, and the proof
 //! - [`out`], [`failure`], [`exit`]: what a person and a script are told
@@ -19,6 +19,8 @@ mod failure;
 mod http;
 mod logs;
 mod out;
+mod repair;
+mod snapshot;
 mod start;
 mod status;
 
@@ -37,13 +39,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Start(args) => start::run(&args),
-        Command::Demo(args) => block_on(demo::run(&args)),
-        Command::Status(args) => block_on(status::status(&args)),
-        Command::Health(args) => block_on(status::health(&args)),
+        Command::Demo(args) => block_on(false, demo::run(&args)),
+        Command::Status(args) => block_on(args.json, status::status(&args)),
+        Command::Health(args) => block_on(false, status::health(&args)),
+        Command::Repair(command) => block_on(command.is_json(), repair::run(&command)),
+        Command::Snapshot(command) => block_on(command.is_json(), snapshot::run(&command)),
         Command::Config(command) => config::run(command),
-        Command::Get(args) => block_on(data::get(&args)),
-        Command::Put(args) => block_on(data::put(&args)),
-        Command::Delete(args) => block_on(data::delete(&args)),
+        Command::Get(args) => block_on(args.bucket.json, data::get(&args)),
+        Command::Put(args) => block_on(args.bucket.json, data::put(&args)),
+        Command::Delete(args) => block_on(args.bucket.json, data::delete(&args)),
         Command::Completions { shell } => {
             let mut completions = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "starling", &mut completions);
@@ -57,15 +61,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs what talks to nodes, and tells of its failure.
-fn block_on(work: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+/// Runs what talks to nodes, and tells of its failure, with `json` to machines too.
+fn block_on(json: bool, work: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => Err(Failure::from(error)),
     };
     result.unwrap_or_else(|failure| {
-        out::note(failure.to_string());
+        failure.tell(json);
         failure.exit_code()
     })
 }

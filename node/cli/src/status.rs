@@ -1,29 +1,56 @@
-//! `starling status` and `starling health`: the cluster as one node sees it.
+//! `starling status` and `starling health`: the cluster as one node sees it, and the hints of all that answer.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use starling_client::Status;
+use serde::Serialize;
+use starling_client::{Client, Status, StatusView, WireError};
 use starling_node::overview::{NodeOverview, Overview, Verdict};
+use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::args::{HealthArgs, StatusArgs};
 use crate::failure::Failure;
 use crate::{connect, exit, out};
+
+/// How long a node may take to tell of its hints, when another has told of the cluster already.
+const HINTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What `starling status` shows: one node's view, and what only each node itself knows.
+#[derive(Serialize)]
+struct ClusterStatus {
+    #[serde(flatten)]
+    overview: Overview,
+    /// The writes that nodes keep for others, by the node that keeps them.
+    hints_by_node: Vec<NodeHints>,
+}
+
+/// The writes that one node keeps for others.
+#[derive(Serialize)]
+struct NodeHints {
+    address: SocketAddr,
+    /// Nothing where the node does not answer.
+    hints_pending: Option<u64>,
+}
 
 /// Shows the cluster. Whatever keeps a node from answering is 12, unreachable.
 pub async fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let overview = match overview(args).await {
         Ok(overview) => overview,
         Err(failure) => {
-            out::note(failure.to_string());
+            tell(&failure, args.json);
             return Ok(exit::UNREACHABLE.into());
         }
     };
+    let verdict = overview.verdict;
+    let status = ClusterStatus { hints_by_node: hints(&overview).await, overview };
     if args.json {
-        out::json(&overview);
+        out::json(&status);
     } else {
-        out::line(text(&overview));
+        out::line(status.text());
     }
-    Ok(match overview.verdict {
+    Ok(match verdict {
         Verdict::Healthy => exit::DONE,
         Verdict::Degraded => exit::DEGRADED.into(),
         Verdict::BelowQuorum => exit::BELOW_QUORUM.into(),
@@ -41,36 +68,109 @@ async fn overview(args: &StatusArgs) -> Result<Overview, Failure> {
     Ok(Overview::new(&connect(&args.node).await?.status().await?))
 }
 
-fn text(overview: &Overview) -> String {
-    let seen_from = overview
-        .nodes
-        .iter()
-        .find(|node| Some(node.host_id) == overview.node)
-        .map_or_else(|| "a node of another epoch".to_owned(), |node| node.address.to_string());
-    let mut lines = vec![format!(
-        "cluster {}, epoch {}: {}, as seen from {seen_from}",
-        overview.cluster.as_deref().unwrap_or("none"),
-        overview.epoch,
-        overview.verdict,
-    )];
-    lines.push(nodes(overview));
-    let slots = overview.slots;
-    if slots.total() > 0 && slots.full < slots.total() {
-        lines.push(format!(
-            "slots: {} of {} with all replicas, {} with a quorum, {} below quorum",
-            slots.full,
-            slots.total(),
-            slots.degraded,
-            slots.below_quorum
-        ));
+/// A node that has no cluster yet has a status all the same, as its admin port shows it.
+fn tell(failure: &Failure, json: bool) {
+    let waiting_for = match failure {
+        Failure::Client(error) => match error.wire() {
+            Some(WireError::NotReady { waiting_for }) => Some(waiting_for.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    match waiting_for {
+        Some(waiting_for) if json => {
+            failure.tell(false);
+            let overview = Overview::starting(waiting_for);
+            out::json(&ClusterStatus { overview, hints_by_node: Vec::new() });
+        }
+        _ => failure.tell(json),
     }
-    if overview.hints_pending > 0 {
-        lines.push(format!(
-            "hints: {} writes are kept for nodes that missed them",
-            overview.hints_pending
-        ));
+}
+
+/// Asks all nodes that are up at the same time: each knows only what it keeps itself.
+async fn hints(overview: &Overview) -> Vec<NodeHints> {
+    let mut asked = JoinSet::new();
+    for node in &overview.nodes {
+        let (address, host_id, is_up) = (node.address, node.host_id, node.is_up());
+        let own = (Some(host_id) == overview.node).then_some(overview.hints_pending);
+        asked.spawn(async move {
+            let hints_pending = match own {
+                Some(hints) => Some(hints),
+                None if is_up => {
+                    let answer = tokio::time::timeout(HINTS_WITHIN, ask(address, host_id)).await;
+                    answer.ok().flatten().map(|status| status.hints_pending)
+                }
+                None => None,
+            };
+            NodeHints { address, hints_pending }
+        });
     }
-    lines.join("\n")
+    let mut hints = asked.join_all().await;
+    hints.sort_by_key(|node| node.address);
+    hints
+}
+
+/// What one node says of itself; nothing if it does not answer, or another answers in its place.
+pub async fn ask(address: SocketAddr, host_id: Uuid) -> Option<StatusView> {
+    let client = Client::builder().contact_point(address.to_string()).build().await.ok()?;
+    let status = client.status().await.ok()?;
+    (status.node == host_id).then_some(status)
+}
+
+impl ClusterStatus {
+    fn text(&self) -> String {
+        let overview = &self.overview;
+        let seen_from = overview
+            .nodes
+            .iter()
+            .find(|node| Some(node.host_id) == overview.node)
+            .map_or_else(|| "a node of another epoch".to_owned(), |node| node.address.to_string());
+        let mut lines = vec![format!(
+            "cluster {}, epoch {}: {}, as seen from {seen_from}",
+            overview.cluster.as_deref().unwrap_or("none"),
+            overview.epoch,
+            overview.verdict,
+        )];
+        lines.push(nodes(overview));
+        let slots = overview.slots;
+        if slots.total() > 0 && slots.full < slots.total() {
+            lines.push(format!(
+                "slots: {} of {} with all replicas, {} with a quorum, {} below quorum",
+                slots.full,
+                slots.total(),
+                slots.degraded,
+                slots.below_quorum
+            ));
+        }
+        lines.extend(self.hints_line());
+        lines.join("\n")
+    }
+
+    /// What is kept where, if anything is, and who did not say.
+    fn hints_line(&self) -> Option<String> {
+        let keeps = self.hints_by_node.iter().filter_map(|node| {
+            let hints = node.hints_pending.filter(|hints| *hints > 0)?;
+            Some((hints, format!("{hints} by {}", node.address)))
+        });
+        let (counts, by_node): (Vec<u64>, Vec<String>) = keeps.unzip();
+        // A node that is down is in the table as that; one that is up should have said.
+        let is_up = |address| {
+            self.overview.nodes.iter().any(|node| node.address == address && node.is_up())
+        };
+        let silent = self.hints_by_node.iter();
+        let silent = silent.filter(|node| node.hints_pending.is_none() && is_up(node.address));
+        let silent: Vec<_> = silent.map(|node| node.address.to_string()).collect();
+        let mut line = match counts.iter().sum::<u64>() {
+            0 => return None,
+            1 => "hints: 1 write is kept for nodes that missed it".to_owned(),
+            sum => format!("hints: {sum} writes are kept for nodes that missed them"),
+        };
+        line = format!("{line}: {}", by_node.join(", "));
+        if !silent.is_empty() {
+            line = format!("{line}; those of {} are not known", silent.join(", "));
+        }
+        Some(line)
+    }
 }
 
 /// The table of nodes, which the demo shows too.
@@ -99,6 +199,7 @@ fn state(node: &NodeOverview) -> String {
         Status::Unreachable => "unreachable",
         Status::Down => "down",
         Status::Joining => "joining",
+        Status::Rebuilding => "rebuilding",
     };
     match node.down_for_ms {
         Some(ms) => format!("{word} {} s", ms / 1000),

@@ -34,6 +34,12 @@ fn text(bytes: &[u8]) -> &str {
 #[track_caller]
 fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{output:?}");
+    json_of(output)
+}
+
+/// What a command printed, whether or not it succeeded.
+#[track_caller]
+fn json_of(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -167,6 +173,11 @@ fn failures_have_a_code_an_effect_and_an_exit_status() {
         assert!(message.contains(part), "{part} is not in {message}");
         assert!(!output.status.success());
     }
+    let cut = node.run(&["put", "--bucket", "demo.x", "--context", "no+context", "k", "v"]);
+    assert_eq!(cut.status.code(), Some(2), "{cut:?}");
+    assert!(text(&cut.stderr).contains("\"no+context\" is no context"), "{cut:?}");
+    let unknown = json_of(&node.run(&["get", "--json", "--bucket", "nowhere.x", "k"]));
+    assert_eq!(unknown["error"]["code"], "S204");
     let forged = node.run(&["put", "--bucket", "demo.x", "--context", "Zm9yZ2Vk", "k", "v"]);
     let message = text(&forged.stderr);
     assert!(message.contains("error[S302]") && message.contains("effect"), "{message}");
@@ -194,6 +205,21 @@ fn configurations_are_checked_shown_and_explained() {
     let checked = starling(&["config", "check", production, wrong.to_str().expect("text")]);
     assert_eq!(checked.status.code(), Some(1));
     assert!(text(&checked.stderr).contains("did you mean `cluster_name`?"), "{checked:?}");
+
+    // The environment counts, as it does for `start`.
+    let with = |name: &str, value: &str| {
+        let mut check = command();
+        check.args(["config", "check", production]).env(name, value).output().expect("it runs")
+    };
+    for (name, value) in [("STARLING_SLOT_BITS", "99"), ("STARLING_SLOTBITS", "9")] {
+        let checked = with(name, value);
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+        let said = text(&checked.stderr);
+        assert!(said.contains(&format!("environment variable {name}")), "{said}");
+    }
+    let ignored = with("STARLING_PORT_9050_TCP", "tcp://10.0.0.1:9050");
+    assert!(ignored.status.success(), "{ignored:?}");
+    assert!(text(&ignored.stderr).starts_with("warning: "), "{ignored:?}");
 
     let shown =
         starling(&["config", "show", "--effective", "--config", production, "--set", "rack=r9"]);

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::keys::{self, Key};
+use super::secret::SecretError;
 use super::source::Source;
 
 /// Why there is no configuration.
@@ -30,7 +31,7 @@ pub enum ConfigError {
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// A stable code, `S002` to `S005`.
+    /// A stable code, `S002` to `S006`.
     pub code: &'static str,
     /// What is wrong, in one line.
     pub problem: String,
@@ -137,6 +138,18 @@ impl ConfigError {
             found: source.found(span.as_ref()),
             accepts,
             advice,
+            ..Diagnostic::at(source, span)
+        }
+        .into()
+    }
+
+    /// The file of the cluster's secret cannot be used.
+    pub(super) fn secret(source: &Source, span: Option<Range<usize>>, error: &SecretError) -> Self {
+        Diagnostic {
+            code: "S006",
+            problem: format!("`secret_file`: {}", error.problem()),
+            accepts: Some("a file of 64 hexadecimal digits that only its owner reads".to_owned()),
+            advice: error.advice(),
             ..Diagnostic::at(source, span)
         }
         .into()

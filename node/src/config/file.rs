@@ -10,7 +10,7 @@ use serde::Deserialize;
 use starling_ring::{BucketMode, PartitionerKind};
 use toml::Spanned;
 
-use super::value::{Durability, LogFormat, LogLevel, Replication, Size, Span};
+use super::value::{Durability, Graces, LogFormat, LogLevel, Replication, Size, Span};
 
 /// A key that may be written, with its place in the text.
 pub(super) type Maybe<T> = Option<Spanned<T>>;
@@ -31,6 +31,9 @@ pub(super) struct Written {
     pub block_cache: Maybe<Size>,
     pub memtable: Maybe<Size>,
     pub hints_max: Maybe<Size>,
+    pub disk_reserve: Maybe<Size>,
+    pub repair_max: Maybe<Size>,
+    pub gc_grace: Maybe<Graces>,
     pub worker_threads: Maybe<usize>,
     pub blocking_threads: Maybe<usize>,
     #[serde(default)]

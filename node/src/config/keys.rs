@@ -150,7 +150,29 @@ pub const KEYS: &[Key] = &[
         r#""1GiB""#,
         SIZE,
         "Disk for writes that other nodes missed while they were away, all of them together. Beyond it the \
-         oldest go, of the node that is owed the most; it then gets them key by key, as the keys are read.",
+         oldest go, of the node that is owed the most; it then gets them by comparison, see repair_max.",
+    ),
+    key(
+        "disk_reserve",
+        r#""256MiB""#,
+        r#"a size such as "256MiB", or "0B""#,
+        "Space that writes leave free on the disk of data_dir, though at most an eighth of it: below it they are \
+         refused, and go on when there is space again. Reads go on.",
+    ),
+    key(
+        "repair_max",
+        r#""32MiB""#,
+        r#"a size such as "32MiB", or "0B""#,
+        "Bytes a second that comparing data with other nodes may read and send; a quarter of it while clients \
+         are served. It goes on all the time and needs no schedule. \"0B\" compares only to rebuild a node whose \
+         disk was lost, at the default rate.",
+    ),
+    key(
+        "gc_grace",
+        "{}",
+        r#"a time for each bucket: { "shop.sessions" = "10d" }, in d, h, m or s"#,
+        "Buckets whose deletes are forgotten after a time, as Cassandra does it: a node that was away for longer \
+         brings deleted values back. Others forget a delete when every replica has it, and need no time.",
     ),
     open(
         "worker_threads",
@@ -199,7 +221,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "limits.link_max",
-        r#""8MiB""#,
+        r#""32MiB""#,
         SIZE,
         "Bytes queued for one other node; beyond it the node gets hints instead.",
     ),

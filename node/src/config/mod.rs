@@ -17,6 +17,7 @@ use std::time::Duration;
 use starling_ring::{BucketMode, Keyspace, PartitionerKind, ReplicationStrategy};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+mod check;
 mod error;
 mod file;
 mod keys;
@@ -68,6 +69,12 @@ pub struct Config {
     pub memtable_bytes: u64,
     /// Bytes of hints kept for all nodes that are away together; beyond them the oldest go.
     pub hints_bytes_max: u64,
+    /// Bytes that writes leave free on the disk, though at most an eighth of it; 0 for none.
+    pub disk_reserve_bytes: u64,
+    /// Bytes a second that comparing with other replicas may read and send; 0 never compares unless writes were lost.
+    pub repair_bytes_max: u64,
+    /// Buckets whose deletes are forgotten after a time, whether or not every replica has them.
+    pub gc_grace: BTreeMap<String, Duration>,
     /// Threads that run the node; by default one for each core.
     pub worker_threads: usize,
     /// Threads that wait for the disk.

@@ -3,7 +3,7 @@
 //! The result upholds what the node relies on and does not check again: this node is among its
 //! seeds, nothing listens off loopback unasked, the largest value fits the bytes in flight.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::file::{Maybe, Written};
 use super::keys::{self, Key};
 use super::keyspaces::keyspaces;
 use super::source::{Found, Layers, Source};
-use super::value::{Durability, LogFormat, LogLevel, Size, Span};
+use super::value::{Durability, Graces, LogFormat, LogLevel, Size, Span};
 use super::{Config, Limits, Listen, Log, Timeouts};
 
 const KIB: u64 = 1 << 10;
@@ -45,6 +45,9 @@ pub(super) fn defaults() -> Config {
         block_cache_bytes: 64 * MIB,
         memtable_bytes: 32 * MIB,
         hints_bytes_max: GIB,
+        disk_reserve_bytes: 256 * MIB,
+        repair_bytes_max: 32 * MIB,
+        gc_grace: BTreeMap::new(),
         worker_threads: thread::available_parallelism().map_or(1, usize::from),
         blocking_threads: 8,
         limits: Limits {
@@ -52,7 +55,7 @@ pub(super) fn defaults() -> Config {
             value_bytes_max: 8 << 20,
             connections_max: 1024,
             in_flight_bytes_max: 64 * MIB,
-            link_bytes_max: 8 * MIB,
+            link_bytes_max: 32 * MIB,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
@@ -74,8 +77,8 @@ pub(super) fn resolve(base: &Config, layers: &Layers) -> Result<Config, ConfigEr
     let secret_file = pick.one("secret_file", |w| &w.secret_file, named)?;
     let threads = |count: &usize| (1..=256).contains(count);
     let bits = |bits: &u8| (4..=16).contains(bits);
-    let (cache, memtable, hints) =
-        (base.block_cache_bytes, base.memtable_bytes, base.hints_bytes_max);
+    let (cache, memtable) = (base.block_cache_bytes, base.memtable_bytes);
+    let (hints, repair) = (base.hints_bytes_max, base.repair_bytes_max);
     Ok(Config {
         cluster_name: pick.or("cluster_name", |w| &w.cluster_name, name, &base.cluster_name)?,
         data_dir: pick.or("data_dir", |w| &w.data_dir, named, &base.data_dir)?,
@@ -94,6 +97,14 @@ pub(super) fn resolve(base: &Config, layers: &Layers) -> Result<Config, ConfigEr
         block_cache_bytes: pick.size("block_cache", |w| &w.block_cache, &SIZES, cache)?,
         memtable_bytes: pick.size("memtable", |w| &w.memtable, &SIZES, memtable)?,
         hints_bytes_max: pick.size("hints_max", |w| &w.hints_max, &SIZES, hints)?,
+        disk_reserve_bytes: pick.size(
+            "disk_reserve",
+            |w| &w.disk_reserve,
+            &(0..=1 << 50),
+            base.disk_reserve_bytes,
+        )?,
+        repair_bytes_max: pick.size("repair_max", |w| &w.repair_max, &(0..=1 << 50), repair)?,
+        gc_grace: gc_grace(pick, base)?,
         worker_threads: pick.or(
             "worker_threads",
             |w| &w.worker_threads,
@@ -282,6 +293,15 @@ fn seeds(
         ));
     }
     Ok(seeds)
+}
+
+fn gc_grace(pick: Pick<'_>, base: &Config) -> Result<BTreeMap<String, Duration>, ConfigError> {
+    let is_bucket = |name: &String| {
+        name.split_once('.').is_some_and(|(keyspace, bucket)| is_name(keyspace) && is_name(bucket))
+    };
+    let accepts = |graces: &Graces| graces.0.keys().all(is_bucket);
+    let graces = pick.one("gc_grace", |w| &w.gc_grace, accepts)?;
+    Ok(graces.map_or_else(|| base.gc_grace.clone(), |graces| graces.0))
 }
 
 fn limits(pick: Pick<'_>, base: Limits) -> Result<Limits, ConfigError> {

@@ -78,27 +78,46 @@ fn decode(digits: &[u8]) -> Option<[u8; 32]> {
 
 impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, problem) = match self {
-            Self::Unreadable { path, source } => (path, format!("cannot be read: {source}")),
-            Self::Exposed { path, mode } => {
-                (path, format!("may be read by others than its owner (mode {mode:o})"))
-            }
-            Self::Malformed { path, digits } if *digits == SECRET_DIGITS => {
-                (path, format!("holds {digits} characters that are not all hexadecimal digits"))
-            }
-            Self::Malformed { path, digits } => {
-                (path, format!("holds {digits} characters, not {SECRET_DIGITS} hexadecimal digits"))
-            }
-        };
-        let path = path.display();
-        writeln!(f, "error[S006] secret: {path} {problem}")?;
+        writeln!(f, "error[S006] secret: {}", self.problem())?;
         writeln!(f, "  effect  the node does not start")?;
+        write!(f, "  try     {}", self.advice())
+    }
+}
+
+impl SecretError {
+    /// The file and what is wrong with it.
+    pub(super) fn problem(&self) -> String {
+        let path = self.path().display();
         match self {
-            Self::Exposed { .. } => write!(f, "  try     chmod 600 {path}"),
-            Self::Unreadable { .. } | Self::Malformed { .. } => write!(
-                f,
-                "  try     (umask 077; openssl rand -hex 32 > {path}), and copy it to every node"
-            ),
+            Self::Unreadable { source, .. } => format!("{path} cannot be read: {source}"),
+            Self::Exposed { mode, .. } => {
+                format!("{path} may be read by others than its owner (mode {mode:o})")
+            }
+            Self::Malformed { digits, .. } if *digits == SECRET_DIGITS => {
+                format!("{path} holds {digits} characters that are not all hexadecimal digits")
+            }
+            Self::Malformed { digits, .. } => {
+                format!("{path} holds {digits} characters, not {SECRET_DIGITS} hexadecimal digits")
+            }
+        }
+    }
+
+    /// What to do.
+    pub(super) fn advice(&self) -> String {
+        let path = self.path().display();
+        match self {
+            Self::Exposed { .. } => format!("chmod 600 {path}"),
+            Self::Unreadable { .. } | Self::Malformed { .. } => {
+                format!("(umask 077; openssl rand -hex 32 > {path}), and copy it to every node")
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. }
+            | Self::Exposed { path, .. }
+            | Self::Malformed { path, .. } => path,
         }
     }
 }

@@ -9,7 +9,7 @@ use starling_ring::{BucketMode, Keyspace, PartitionerKind, ReplicationStrategy};
 
 use super::Config;
 use super::keys::{KEYS, KeyDefault};
-use super::value::{Durability, LogFormat, Size, Span};
+use super::value::{Durability, Graces, LogFormat, Size, Span};
 
 impl Config {
     /// Every key with the value that holds, as a file that a node could be started from.
@@ -51,6 +51,9 @@ impl Config {
             ("block_cache", Some(size(self.block_cache_bytes))),
             ("memtable", Some(size(self.memtable_bytes))),
             ("hints_max", Some(size(self.hints_bytes_max))),
+            ("disk_reserve", Some(size(self.disk_reserve_bytes))),
+            ("repair_max", Some(size(self.repair_bytes_max))),
+            ("gc_grace", Some(Graces(self.gc_grace.clone()).to_string())),
             ("worker_threads", Some(self.worker_threads.to_string())),
             ("blocking_threads", Some(self.blocking_threads.to_string())),
             ("listen.address", Some(quoted(&self.listen.native.ip().to_string()))),

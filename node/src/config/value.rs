@@ -72,11 +72,16 @@ pub(super) struct Size(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span(pub Duration);
 
+/// How long deletes are kept in some buckets: `{ "shop.sessions" = "10d" }`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Graces(pub BTreeMap<String, Duration>);
+
 /// How many copies a keyspace keeps: `3`, or `{ dc1 = 3, dc2 = 2 }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replication(pub ReplicationStrategy);
 
 const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+const GRACES_S: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 const SPANS_MS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("m", 60_000)];
 
 /// Splits `text` into a number and one of `units`, and multiplies; none when it is not that.
@@ -140,6 +145,29 @@ macro_rules! from_text {
     )*};
 }
 from_text!(Size, Span);
+
+impl<'de> Deserialize<'de> for Graces {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = BTreeMap::<String, String>::deserialize(deserializer)?;
+        let graces = written.into_iter().map(|(bucket, grace)| {
+            let seconds = scaled(&grace, &GRACES_S).ok_or_else(|| D::Error::custom(Shape))?;
+            Ok((bucket, Duration::from_secs(seconds)))
+        });
+        Ok(Self(graces.collect::<Result<_, D::Error>>()?))
+    }
+}
+
+impl fmt::Display for Graces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("{}");
+        }
+        let written = self.0.iter().map(|(bucket, grace)| {
+            format!("{} = \"{}s\"", toml::Value::String(bucket.clone()), grace.as_secs())
+        });
+        write!(f, "{{ {} }}", written.collect::<Vec<_>>().join(", "))
+    }
+}
 
 impl<'de> Deserialize<'de> for Replication {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -93,6 +93,15 @@ pub enum RequestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The disk of the replica that would lead is nearly full: not done.
+    #[error("the disk of the replica that would lead the write is nearly full")]
+    DiskFull,
+    /// Not the encoding of a state.
+    #[error("the state is not accepted: {reason}")]
+    BadState {
+        /// Why.
+        reason: String,
+    },
     /// All reachable replicas together have not seen what the floor demands.
     #[error("the replicas that answered have not seen the given context yet")]
     FloorNotMet,

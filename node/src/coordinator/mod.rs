@@ -12,6 +12,7 @@ mod plan;
 mod quorum;
 mod read;
 mod read_gather;
+mod restore;
 mod routing;
 mod write;
 mod write_gather;
@@ -40,6 +41,8 @@ pub use forward::Leader;
 pub use plan::Bucket;
 pub use quorum::{QuorumTracker, Tally, Verdict};
 pub use read::ReadResult;
+pub use read_gather::ReadAt;
+pub use restore::RestoreRequest;
 pub use routing::HedgeBudget;
 
 /// Limits a coordinator enforces.

@@ -79,17 +79,40 @@ impl Coordinator {
         Ok(Plan { bucket: bucket.clone(), token, storage_key, tracker, level, ring })
     }
 
-    /// Refuses at once what too few living replicas could answer.
-    pub(super) fn check_available(&self, plan: &Plan) -> Result<(), RequestError> {
-        let replicas = plan.replicas();
-        plan.tracker
-            .reachable_by(|index| self.liveness.is_reachable(replicas[index]))
-            .map_err(|tally| self.unavailable(plan, tally))
+    /// Refuses at once a write that too few living replicas could take.
+    pub(super) fn check_writable(&self, plan: &Plan) -> Result<(), RequestError> {
+        self.check_available(plan, |node| self.liveness.is_reachable(node))
     }
 
-    /// Names the replicas that are down, so that a person knows where to look.
-    pub(super) fn unavailable(&self, plan: &Plan, tally: Tally) -> RequestError {
-        let unreached = plan.replicas().iter().filter(|node| !self.liveness.is_reachable(**node));
+    /// Refuses at once a read that too few living replicas could answer: one that lost writes takes writes, and answers no reads.
+    pub(super) fn check_readable(&self, plan: &Plan) -> Result<(), RequestError> {
+        self.check_available(plan, |node| self.can_be_read(node))
+    }
+
+    /// Whether `node` counts towards the quorum of a read.
+    pub(super) fn can_be_read(&self, node: NodeIndex) -> bool {
+        self.liveness.can_be_read(node)
+            || self.planted.is(Bug::AnswerWhileRebuilding) && self.liveness.is_reachable(node)
+    }
+
+    fn check_available(
+        &self,
+        plan: &Plan,
+        counts: impl Fn(NodeIndex) -> bool,
+    ) -> Result<(), RequestError> {
+        let replicas = plan.replicas();
+        let reachable = plan.tracker.reachable_by(|index| counts(replicas[index]));
+        reachable.map_err(|tally| self.unavailable(plan, tally, counts))
+    }
+
+    /// Names the replicas that do not count, so that a person knows where to look.
+    pub(super) fn unavailable(
+        &self,
+        plan: &Plan,
+        tally: Tally,
+        counts: impl Fn(NodeIndex) -> bool,
+    ) -> RequestError {
+        let unreached = plan.replicas().iter().filter(|node| !counts(**node));
         let down = unreached.map(|node| DownReplica {
             address: plan.ring.member(*node).client_address,
             for_ms: u64::try_from(self.liveness.held_for(*node).as_millis()).unwrap_or(u64::MAX),

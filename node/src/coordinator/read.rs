@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use starling_storage::planted::Bug;
 use starling_storage::values::{self, Causal, Context};
-use starling_storage::{Lookup, ReadError, Tier};
+use starling_storage::{Carries, Envelope, Lookup, ReadError, Tier};
 use tokio::time::Instant;
 
 use super::plan::Plan;
 use super::quorum::Verdict;
-use super::read_gather::{Answer, ReadGather};
+use super::read_gather::{Answer, ReadAt, ReadGather};
 use super::write::number;
 use super::write_gather::WriteGather;
 use super::{Coordinator, ReadRequest, RequestError};
@@ -65,7 +65,7 @@ impl Coordinator {
     ) -> Result<Causal, RequestError> {
         let began = now();
         let plan = self.plan(&request.bucket, &request.key, request.level, Bug::ReadOneShort)?;
-        self.check_available(&plan)?;
+        self.check_readable(&plan)?;
         let floor = match &request.floor {
             Some(token) => Some(self.unseal(&request.bucket, &request.key, token)?),
             None => None,
@@ -83,7 +83,8 @@ impl Coordinator {
         self.hedging.observe(now().saturating_duration_since(began));
         match floor {
             Some(floor)
-                if !floor.is_subset(state.context()) && !self.planted.is(Bug::IgnoreFloor) =>
+                if !floor.is_covered_by(state.context(), forgotten(&answers))
+                    && !self.planted.is(Bug::IgnoreFloor) =>
             {
                 self.raise_to_floor(&plan, &floor, held, request.deadline).await
             }
@@ -101,7 +102,8 @@ impl Coordinator {
     ) -> Result<Causal, RequestError> {
         let states = self.ask(plan, Ask::Everyone, held, deadline).await?;
         let state = self.reconcile(plan, &states, deadline).await?;
-        if floor.is_subset(state.context()) { Ok(state) } else { Err(RequestError::FloorNotMet) }
+        let meets = floor.is_covered_by(state.context(), forgotten(&states));
+        if meets { Ok(state) } else { Err(RequestError::FloorNotMet) }
     }
 
     async fn ask(
@@ -117,7 +119,7 @@ impl Coordinator {
             Ask::OneState | Ask::States => plan.tracker.choose(&preference),
         };
         if chosen.is_empty() {
-            self.check_available(plan)?;
+            self.check_readable(plan)?;
         }
         let replicas = plan.replicas().len();
         let (gather, mut decision) = ReadGather::new(
@@ -195,18 +197,22 @@ impl Coordinator {
     }
 
     fn question_here(&self, plan: &Plan, index: usize, gather: Arc<ReadGather>) {
-        let mint = self.replica.clock().last();
+        let read_at = ReadAt::now(&self.replica, &plan.storage_key);
+        if !self.replica.may_answer() {
+            gather.record(index, None);
+            return gather.wants_another.add_permits(1);
+        }
         match self.replica.read(&plan.storage_key, Tier::Cached) {
             Ok(Lookup::Found(state)) => {
-                gather.record(index, Some(Answer::State(Some(state), mint)))
+                gather.record(index, Some(Answer::State(Some(state), read_at)))
             }
-            Ok(Lookup::Absent) => gather.record(index, Some(Answer::State(None, mint))),
+            Ok(Lookup::Absent) => gather.record(index, Some(Answer::State(None, read_at))),
             Ok(Lookup::NotCached) => {
                 let (replica, blocking) = (self.replica.clone(), self.blocking.clone());
                 let key = plan.storage_key.clone();
                 tokio::spawn(async move {
                     let found = blocking.run(move || replica.read(&key, Tier::Any)).await;
-                    let answer = answer_here(found, mint);
+                    let answer = answer_here(found, read_at);
                     let failed = answer.is_none();
                     gather.record(index, answer);
                     if failed {
@@ -237,7 +243,7 @@ impl Coordinator {
             })
         };
         let oldest = answers.iter().flatten().filter_map(|answer| match answer {
-            Answer::State(_, mint) => Some(*mint),
+            Answer::State(_, read_at) => Some(read_at.mint),
             Answer::Digest(_) => None,
         });
         let mint = oldest.min().unwrap_or(0);
@@ -268,6 +274,8 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), RequestError> {
         crate::metrics::observe_read_repair();
+        let fresh = self.planted.is(Bug::WriteBackUnderFreshMint);
+        let mint = if fresh { self.replica.clock().read() } else { mint };
         let nobody_down = vec![false; holds.len()];
         let (gather, decision) =
             WriteGather::new(plan.tracker.clone(), &nobody_down, None, self.planted);
@@ -284,7 +292,13 @@ impl Coordinator {
             if holds[index] {
                 gather.record(index, true);
             } else if *node == self.local.me {
-                self.apply_here(&plan.storage_key, joined, index, gather.clone()).await;
+                let envelope = Envelope {
+                    key: plan.storage_key.clone(),
+                    operand: joined.clone(),
+                    mint,
+                    carries: Carries::State,
+                };
+                self.apply_here(envelope, index, gather.clone()).await;
             } else if self.liveness.is_reachable(*node) {
                 self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));
             } else {
@@ -300,25 +314,33 @@ impl Coordinator {
         }
     }
 
-    async fn apply_here(
+    pub(super) async fn apply_here(
         &self,
-        key: &Bytes,
-        joined: &Bytes,
+        envelope: Envelope,
         index: usize,
         gather: std::sync::Arc<WriteGather>,
     ) {
-        let (replica, mutation) = (self.replica.clone(), [(key.clone(), joined.clone())]);
-        let applied = self.blocking.run(move || replica.apply_repair(&mutation)).await;
+        let replica = self.replica.clone();
+        let applied = self.blocking.run(move || replica.apply_repair(&[envelope])).await;
         match applied {
             Ok(()) => {
                 self.replica.commit().on_durable(Box::new(move || gather.record(index, true)));
             }
             Err(error) => {
-                tracing::error!(%error, "cannot apply a read repair");
+                tracing::error!(%error, "cannot apply a state");
                 gather.record(index, false);
             }
         }
     }
+}
+
+/// Up to where all replicas had every write when the first of them answered: what the answers do not know of that is deleted and forgotten.
+fn forgotten(answers: &[Option<Answer>]) -> u64 {
+    let floors = answers.iter().flatten().filter_map(|answer| match answer {
+        Answer::State(_, read_at) => Some(read_at.floor),
+        Answer::Digest(_) => None,
+    });
+    floors.max().unwrap_or(0)
 }
 
 fn answers_of(gather: &ReadGather, verdict: Verdict) -> Result<Vec<Option<Answer>>, RequestError> {
@@ -354,10 +376,10 @@ fn agreed(answers: &[Option<Answer>], blind: bool) -> Option<Option<Bytes>> {
     state
 }
 
-fn answer_here(found: Result<Lookup, ReadError>, mint: u64) -> Option<Answer> {
+fn answer_here(found: Result<Lookup, ReadError>, read_at: ReadAt) -> Option<Answer> {
     match found {
-        Ok(Lookup::Found(state)) => Some(Answer::State(Some(state), mint)),
-        Ok(Lookup::Absent) => Some(Answer::State(None, mint)),
+        Ok(Lookup::Found(state)) => Some(Answer::State(Some(state), read_at)),
+        Ok(Lookup::Absent) => Some(Answer::State(None, read_at)),
         Ok(Lookup::NotCached) => None,
         Err(error) => {
             tracing::error!(%error, "cannot read from the store");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use starling_protocol::Frame;
-use starling_storage::values;
+use starling_storage::{Replica, values};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::quorum::{QuorumTracker, Tally, Verdict};
@@ -17,10 +17,27 @@ use crate::overload::Held;
 /// What a replica said of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Its encoded state, or that it has none, and the smallest clock value at which it was read.
-    State(Option<Bytes>, u64),
+    /// Its encoded state, or that it has none, and when it was read.
+    State(Option<Bytes>, ReadAt),
     /// The digest of its state.
     Digest(u128),
+}
+
+/// When a state was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadAt {
+    /// The replica's clock, no later than the reading.
+    pub mint: u64,
+    /// The purge floor of the key's slot at the replica: writes up to there may be forgotten.
+    pub floor: u64,
+}
+
+impl ReadAt {
+    /// For a read of `key` that begins now.
+    #[must_use]
+    pub fn now(replica: &Replica, key: &[u8]) -> Self {
+        Self { mint: replica.clock().last(), floor: replica.floor_of(key).writes }
+    }
 }
 
 impl Answer {
@@ -129,7 +146,10 @@ impl ReplySink for ReadGather {
 
 fn parse(frame: &Frame) -> Option<Answer> {
     match Kind::from_byte(frame.kind)? {
-        Kind::State => Some(Answer::State(state_of(frame), frame.mint)),
+        Kind::State => {
+            let floor = frame.header.as_ref().try_into().map_or(0, u64::from_le_bytes);
+            Some(Answer::State(state_of(frame), ReadAt { mint: frame.mint, floor }))
+        }
         Kind::DigestIs => {
             let bytes: [u8; 16] = frame.operand.as_ref().try_into().ok()?;
             Some(Answer::Digest(u128::from_le_bytes(bytes)))

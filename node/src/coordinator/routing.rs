@@ -19,22 +19,24 @@ const SAVED_MAX: i64 = 1_000;
 
 impl Coordinator {
     /// Replicas of the plan in the order to ask them: itself, then the living before the
-    /// suspected, the near before the far, the quick before the slow. The dead are left out.
+    /// suspected and the silent, the near before the far, the quick before the slow. The dead are left out, and those that lost writes.
     pub(super) fn preference(&self, plan: &Plan) -> Vec<usize> {
         let replicas = plan.replicas();
         let here = self.local.member();
         let mut order: Vec<(usize, _)> = replicas
             .iter()
             .enumerate()
-            .filter(|(_, node)| self.liveness.is_reachable(**node))
+            .filter(|(_, node)| self.can_be_read(**node))
             .map(|(index, node)| {
                 let member = self.local.ring.member(*node);
                 let same_datacenter = member.datacenter == here.datacenter;
                 let same_rack = same_datacenter && member.rack == here.rack;
-                let latency = self.links.to(*node).map_or(0, |link| link.latency_us());
+                let link = self.links.to(*node);
+                let latency = link.map_or(0, |link| link.latency_us());
+                let silent = link.is_some_and(|link| link.is_silent());
                 let rank = (
                     Reverse(*node == self.local.me),
-                    self.liveness.of(*node) == Liveness::Suspect,
+                    silent || self.liveness.of(*node) == Liveness::Suspect,
                     Reverse(same_datacenter),
                     Reverse(same_rack),
                 );

@@ -33,7 +33,7 @@ impl Coordinator {
         let Some(me) = plan.position(self.local.me) else {
             return Err(RequestError::NoLeader { reason: "it is no replica of the key".into() });
         };
-        self.check_available(&plan)?;
+        self.check_writable(&plan)?;
         let context = self.context_of(&request)?;
         let down = self.replicas_down(&plan);
         let put = self.put_here(&plan, &request, context, &down).await?;
@@ -128,7 +128,8 @@ impl Coordinator {
             Ok(Ok(Verdict::Met)) => Ok(()),
             Err(_) if self.planted.is(Bug::DeadlineCountsAsAck) => Ok(()),
             _ if self.planted.is(Bug::UnknownIsNotDone) => {
-                Err(self.unavailable(plan, gather.tally()))
+                let counts = |node| self.liveness.is_reachable(node);
+                Err(self.unavailable(plan, gather.tally(), counts))
             }
             Ok(_) => Err(RequestError::WriteFailed { tally: gather.tally() }),
             Err(_) => Err(RequestError::Timeout { tally: gather.tally(), write: true }),
@@ -166,6 +167,10 @@ fn put_error(error: &PutError) -> RequestError {
         PutError::NotLeading(reason) => RequestError::NoLeader { reason: reason.to_string() },
         PutError::Store(StoreError::Stalled) => {
             RequestError::Overloaded { reason: "the store is behind with flushing" }
+        }
+        PutError::Store(StoreError::NoRoom) => {
+            crate::metrics::observe_shed("disk_full");
+            RequestError::DiskFull
         }
         other => RequestError::Store { reason: other.to_string() },
     }

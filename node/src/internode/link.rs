@@ -55,6 +55,22 @@ pub enum LinkError {
     Refused(#[from] ReplicaError),
 }
 
+impl LinkError {
+    /// Whether the peer would refuse the same again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(
+                ReplicaError::Damaged
+                    | ReplicaError::Bucket { .. }
+                    | ReplicaError::BadRequest
+                    | ReplicaError::Late { .. }
+            )
+        )
+    }
+}
+
 /// What a late answer means at the moment it is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
@@ -139,6 +155,7 @@ pub(super) struct Connection {
     next_request: AtomicU64,
     heard_at: Mutex<Instant>,
     pinged: AtomicBool,
+    silent: AtomicBool,
 }
 
 #[derive(Default)]
@@ -177,6 +194,12 @@ impl Link {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connection.load().is_some()
+    }
+
+    /// Whether requests have waited for [`SILENCE`] and nothing has arrived on the connection since.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.connection.load().as_ref().is_some_and(|one| one.silent.load(Ordering::Relaxed))
     }
 
     /// The moving average of answer times in microseconds, 0 before the first answer.
@@ -261,6 +284,7 @@ impl Connection {
             next_request: AtomicU64::new(1),
             heard_at: Mutex::new(now()),
             pinged: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
         }
     }
 
@@ -268,9 +292,10 @@ impl Connection {
     pub(super) fn heard(&self) {
         *self.heard_at.lock() = now();
         self.pinged.store(false, Ordering::Relaxed);
+        self.silent.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the connection leads nowhere; asks for a sign of life when that is in doubt.
+    /// Whether the connection leads nowhere; notices silence and asks for a sign of life when in doubt.
     pub(super) fn is_dead(&self) -> bool {
         let now = now();
         let silence = now.saturating_duration_since(*self.heard_at.lock());
@@ -278,6 +303,9 @@ impl Connection {
         let unanswered = oldest.map(|sent_at| silence.min(now.saturating_duration_since(sent_at)));
         if unanswered.is_some_and(|unanswered| unanswered >= DEAD_AFTER) {
             return true;
+        }
+        if unanswered.is_some_and(|unanswered| unanswered >= SILENCE) {
+            self.silent.store(true, Ordering::Relaxed);
         }
         let doubtful = unanswered.is_some_and(|unanswered| unanswered >= PING_AFTER);
         if (doubtful || silence >= KEEP_ALIVE) && !self.pinged.swap(true, Ordering::Relaxed) {

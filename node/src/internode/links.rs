@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::handshake::{self, HandshakeError};
 use super::link::{Connection, Link};
+use super::message::Refusal;
 use crate::local::Local;
 use crate::membership::{LinkEvent, LivenessTable};
 use crate::net::{Network, Stream};
@@ -25,6 +26,9 @@ use crate::time::now;
 /// Pauses between attempts double from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// A peer whose own start is not done refuses for a moment, as at the founding: only one that goes on doing so is
+/// worth a warning.
+const STARTING_FOR: Duration = Duration::from_secs(5);
 /// How often lateness and deadlines are looked at.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// The largest frame that nodes send one another: the largest object and its key.
@@ -93,6 +97,7 @@ impl Links {
 async fn keep_connected(link: Arc<Link>, context: LinkContext) {
     let mut backoff = BACKOFF_FIRST;
     let mut last_reason = String::new();
+    let mut starting_since = None;
     loop {
         let attempt = connect(&link, &context);
         let refused = match context.stop.run_until_cancelled(attempt).await {
@@ -100,6 +105,7 @@ async fn keep_connected(link: Arc<Link>, context: LinkContext) {
             Some(Ok((stream, received))) => {
                 backoff = BACKOFF_FIRST;
                 last_reason.clear();
+                starting_since = None;
                 info!(peer = %link.member.host_id, address = %link.member.address, "connected to peer");
                 let reason = carry(&link, &context, stream, received).await;
                 if context.stop.is_cancelled() {
@@ -110,7 +116,11 @@ async fn keep_connected(link: Arc<Link>, context: LinkContext) {
             }
             Some(Err(error)) => {
                 let reason = error.to_string();
-                if reason != last_reason {
+                let is_starting = matches!(error, HandshakeError::Refused(Refusal::NotReady)) && {
+                    let since = *starting_since.get_or_insert_with(now);
+                    now().saturating_duration_since(since) < STARTING_FOR
+                };
+                if reason != last_reason && !is_starting {
                     log_failure(&link, &error);
                     last_reason = reason;
                 }

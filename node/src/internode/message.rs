@@ -14,6 +14,9 @@ pub const WIRE_VERSION: u16 = 1;
 /// clock and is refused when it is too far ahead. Absent on repairs and hints.
 pub const FRESH: u8 = 1;
 
+/// Frame flag: the operand is the delta of one write, kept as a hint; without this or [`FRESH`] it is made of states that were read.
+pub const HINT: u8 = 2;
+
 /// The kind byte of an internode frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -42,11 +45,14 @@ pub enum Kind {
     Gossip = 0x4a,
     /// Can you reach this host? header [`HostId`]. Answered by `Probed`.
     Probe = 0x4b,
+    /// A question of anti-entropy; header [`crate::repair`]'s. Answered by `Repaired`.
+    Repair = 0x4c,
     /// The mutation is durable here.
     Ack = 0x60,
     /// The request failed here; header [`ReplicaError`].
     Failed = 0x61,
-    /// The operand is the state; the flag [`ABSENT`] says that there is none.
+    /// The operand is the state; the flag [`ABSENT`] says that there is none. The header is the purge floor of the key's slot, 8 bytes
+    /// little-endian.
     State = 0x62,
     /// The operand is the digest, 16 bytes little-endian.
     DigestIs = 0x63,
@@ -56,6 +62,8 @@ pub enum Kind {
     Pong = 0x65,
     /// One header byte: 1 if the host is reachable.
     Probed = 0x66,
+    /// The answer to `Repair`.
+    Repaired = 0x67,
 }
 
 /// Frame flag of [`Kind::State`]: nothing is stored under the key.
@@ -78,6 +86,7 @@ impl Kind {
             0x49 => Self::Ping,
             0x4a => Self::Gossip,
             0x4b => Self::Probe,
+            0x4c => Self::Repair,
             0x60 => Self::Ack,
             0x61 => Self::Failed,
             0x62 => Self::State,
@@ -85,6 +94,7 @@ impl Kind {
             0x64 => Self::Forwarded,
             0x65 => Self::Pong,
             0x66 => Self::Probed,
+            0x67 => Self::Repaired,
             _ => return None,
         })
     }
@@ -153,6 +163,8 @@ pub struct Shadow {
     pub candidates: Vec<Candidate>,
     /// The cluster, if the sender has already committed its first epoch.
     pub cluster_id: Option<ClusterId>,
+    /// The highest incarnation in which the sender met the node at the asking address; 0 for none.
+    pub met_incarnation: u64,
 }
 
 /// Binds a bucket's id to its name for the rest of a connection.
@@ -198,7 +210,21 @@ pub enum ReplicaError {
     /// The node is stopping.
     #[error("the node is stopping")]
     ShuttingDown,
+    /// The replica lost writes and is being rebuilt: what it does not have says nothing.
+    #[error("the replica lost writes and is being rebuilt")]
+    Rebuilding,
     /// The request was not understood.
     #[error("the request was not understood")]
     BadRequest,
+    /// It was made before what it may lack was forgotten here: it could bring back what was deleted.
+    #[error("it comes too late: made at {mint}, and from before {floor} nothing is taken any more")]
+    Late {
+        /// When it was made.
+        mint: u64,
+        /// What it would have to reach.
+        floor: u64,
+    },
+    /// The replica's disk is nearly full. Nothing was applied.
+    #[error("the replica's disk is nearly full")]
+    DiskFull,
 }

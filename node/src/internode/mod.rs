@@ -9,6 +9,8 @@ pub mod link;
 pub mod links;
 pub mod message;
 pub mod server;
+mod window;
 
 pub use link::{Link, LinkError, ReplySink, Waiter};
 pub use links::Links;
+pub use window::Window;

@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use starling_protocol::{Frame, FrameDecoder, encode_parts, encode_raw};
 use starling_ring::NodeIndex;
-use starling_storage::{ApplyError, Lookup, ReadError, StoreError, Tier};
-use starling_storage::{keys, values};
+use starling_storage::{ApplyError, Carries, Envelope, Lookup, ReadError, StoreError, Tier};
+use starling_storage::{keys, replica, values};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,8 @@ use tracing::{debug, info, warn};
 use super::handshake::{self, HandshakeError};
 use super::link::PAYLOAD_BYTES_MAX;
 use super::links::FRAME_BYTES_MAX;
-use super::message::{ABSENT, BucketName, FRESH, Hello, Kind, Refusal, ReplicaError};
+use super::message::{ABSENT, BucketName, FRESH, HINT, Hello, Kind, Refusal, ReplicaError, Shadow};
+use crate::coordinator::ReadAt;
 use crate::membership::{Genesis, PeerEvent};
 use crate::native::{Reply, Serving};
 use crate::net::{Listener, Stream};
@@ -97,11 +98,15 @@ async fn talk(mut stream: Stream, answering: &Answering, stop: &CancellationToke
 }
 
 async fn answer_shadow(stream: &mut Stream, answering: &Answering, frame: &Frame) -> String {
-    let Ok(shadow) = starling_protocol::decode_header(&frame.header) else {
+    let Ok(shadow) = starling_protocol::decode_header::<Shadow>(&frame.header) else {
         crate::metrics::observe_bad_frame("peer");
         return "its shadow message is not understood".to_owned();
     };
-    let reply = answering.genesis.shadow_from(shadow);
+    let asking = shadow.me.as_ref().map(|asking| asking.address);
+    let mut reply = answering.genesis.shadow_from(shadow);
+    if let (Some(address), Some(serving)) = (asking, answering.serving.get()) {
+        reply.met_incarnation = serving.met_incarnation(address);
+    }
     match handshake::send(&mut stream.writer, Kind::Shadow, &reply).await {
         Ok(()) => "shadow answered".to_owned(),
         Err(error) => error.to_string(),
@@ -180,7 +185,7 @@ struct Answerer {
 #[derive(Default)]
 struct Mutations {
     requests: Vec<u64>,
-    entries: Vec<(Bytes, Bytes)>,
+    entries: Vec<Envelope>,
 }
 
 impl Answerer {
@@ -226,7 +231,7 @@ impl Answerer {
             Some(Kind::Mutate) => match self.admit(&frame) {
                 Ok(()) => {
                     mutations.requests.push(id);
-                    mutations.entries.push((frame.header, frame.operand));
+                    mutations.entries.push(envelope(frame));
                 }
                 Err(error) => self.fail(id, &error),
             },
@@ -235,6 +240,7 @@ impl Answerer {
             Some(Kind::Ping) => self.pong(id),
             Some(Kind::Gossip | Kind::Probe) => self.to_membership(id, &frame),
             Some(Kind::Forward) => self.forwarded(id, frame),
+            Some(Kind::Repair) => self.repair(id, &frame),
             _ => {
                 crate::metrics::observe_bad_frame("peer");
                 self.fail(id, &ReplicaError::BadRequest);
@@ -271,14 +277,17 @@ impl Answerer {
         match applied {
             Ok(()) => self.acknowledge(requests, began),
             Err(ApplyError::BadOperands { bad }) => {
-                warn!(peer = self.peer.0, damaged = bad.len(), "refused damaged mutations");
-                let damaged: BTreeSet<usize> = bad.iter().map(|operand| operand.index).collect();
-                let whole = |place: &usize| !damaged.contains(place);
-                damaged
-                    .iter()
-                    .for_each(|place| self.fail(requests[*place], &ReplicaError::Damaged));
+                warn!(peer = self.peer.0, refused = bad.len(), first = %bad[0].reason, "refused mutations");
+                let refused: BTreeSet<usize> = bad.iter().map(|operand| operand.index).collect();
+                let whole = |place: &usize| !refused.contains(place);
+                for operand in &bad {
+                    self.fail(requests[operand.index], &refusal(operand.reason));
+                }
                 let taken = (0..requests.len()).filter(whole).map(|place| requests[place]);
                 self.acknowledge(taken.collect(), began);
+            }
+            Err(ApplyError::Store(StoreError::NoRoom)) => {
+                requests.iter().for_each(|id| self.fail(*id, &ReplicaError::DiskFull));
             }
             Err(error) => {
                 warn!(%error, "cannot apply a peer's mutations");
@@ -302,7 +311,10 @@ impl Answerer {
 
     fn look_up(&self, id: u64, kind: Kind, key: Bytes) {
         crate::metrics::observe_replica_read();
-        let mint = self.serving.replica.clock().last();
+        if !self.serving.replica.may_answer() {
+            return self.fail(id, &ReplicaError::Rebuilding);
+        }
+        let read_at = ReadAt::now(&self.serving.replica, &key);
         match self.serving.replica.read(&key, Tier::Cached) {
             Ok(Lookup::NotCached) => {
                 let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
@@ -310,10 +322,10 @@ impl Answerer {
                     let (replica, began) = (serving.replica.clone(), now());
                     let found = serving.blocking.run(move || replica.read(&key, Tier::Any)).await;
                     crate::metrics::observe_replica_disk_read(began.elapsed());
-                    answer_lookup(&outbound, id, kind, mint, found);
+                    answer_lookup(&outbound, id, kind, read_at, found);
                 });
             }
-            found => answer_lookup(&self.outbound, id, kind, mint, found),
+            found => answer_lookup(&self.outbound, id, kind, read_at, found),
         }
     }
 
@@ -367,6 +379,24 @@ impl Answerer {
         });
     }
 
+    fn repair(&self, id: u64, frame: &Frame) {
+        let request = match starling_protocol::decode_header(&frame.header) {
+            Ok(request) => request,
+            Err(error) => {
+                crate::metrics::observe_bad_frame("peer");
+                warn!(peer = self.peer.0, %error, "a question of anti-entropy is not understood");
+                return self.fail(id, &ReplicaError::BadRequest);
+            }
+        };
+        let (peer, serving, outbound) = (self.peer, self.serving.clone(), self.outbound.clone());
+        tokio::spawn(async move {
+            let (answer, operand, mint) = serving.repair.answer(peer, request).await;
+            let _peer_is_gone = outbound.push(|out| {
+                encode_parts(out, Kind::Repaired as u8, 0, id, 0, mint, &answer, &operand);
+            });
+        });
+    }
+
     fn forwarded(&self, id: u64, frame: Frame) {
         let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
         let share = match serving.admit(frame.header.len() + frame.operand.len()) {
@@ -402,9 +432,10 @@ fn answer_lookup(
     outbound: &Outbound,
     id: u64,
     kind: Kind,
-    mint: u64,
+    read_at: ReadAt,
     found: Result<Lookup, ReadError>,
 ) {
+    let ReadAt { mint, floor } = read_at;
     let state = match found {
         Ok(Lookup::Found(state)) => Some(state),
         Ok(Lookup::Absent | Lookup::NotCached) => None,
@@ -431,16 +462,29 @@ fn answer_lookup(
                 id,
                 0,
                 mint,
-                &[],
+                &floor.to_le_bytes(),
                 state.as_deref().unwrap_or(&[]),
             );
         }
     });
 }
 
+fn envelope(frame: Frame) -> Envelope {
+    let carries = if frame.flags & (FRESH | HINT) == 0 { Carries::State } else { Carries::Write };
+    Envelope { key: frame.header, operand: frame.operand, mint: frame.mint, carries }
+}
+
+fn refusal(reason: replica::Refusal) -> ReplicaError {
+    match reason {
+        replica::Refusal::Damaged(_) => ReplicaError::Damaged,
+        replica::Refusal::Late { mint, floor } => ReplicaError::Late { mint, floor },
+    }
+}
+
 fn replica_error(error: &ApplyError) -> ReplicaError {
     match error {
         ApplyError::Store(StoreError::Stalled) => ReplicaError::Overloaded,
+        ApplyError::Store(StoreError::NoRoom) => ReplicaError::DiskFull,
         other => ReplicaError::Store { reason: other.to_string() },
     }
 }

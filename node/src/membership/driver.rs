@@ -26,8 +26,12 @@ const TICK_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A clock further than this from the median of its peers' leads no writes.
 const CLOCK_OFFSET_MAX_US: u64 = 250_000;
-/// What a stopping node says of itself under [`Key::Status`].
+/// What a node says of itself under [`Key::Status`].
+const SERVING: &[u8] = b"serving";
+/// The same while it stops.
 const STOPPING: &[u8] = b"stopping";
+/// The same while it has lost writes and answers no reads.
+const REBUILDING: &[u8] = b"rebuilding";
 
 /// What the links report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +75,10 @@ pub enum PeerEvent {
     },
     /// This node is about to stop: the others should know at once.
     Stopping,
+    /// This node has recovered the writes that it had lost.
+    Whole,
+    /// This node has found that it lost writes.
+    Lost,
 }
 
 /// What questions to peers brought back.
@@ -174,11 +182,12 @@ impl Driver {
             (Key::Datacenter, member.datacenter.clone()),
             (Key::Rack, member.rack.clone()),
             (Key::Epoch, self.local.ring.epoch().n.to_string()),
-            (Key::Status, "serving".to_owned()),
         ];
         for (key, value) in said {
             self.gossip(gossip::Event::SetLocal { key, value: value.into_bytes(), urgent: false });
         }
+        let whole = self.liveness.is_whole(self.local.me);
+        self.say_status(if whole { SERVING } else { REBUILDING });
     }
 
     fn tick(&mut self) {
@@ -219,15 +228,22 @@ impl Driver {
             PeerEvent::Gossip { from, message } => {
                 self.gossip(gossip::Event::Received { from, message });
             }
-            PeerEvent::Stopping => {
-                let value = STOPPING.to_vec();
-                self.gossip(gossip::Event::SetLocal { key: Key::Status, value, urgent: true });
-            }
+            PeerEvent::Stopping => self.say_status(STOPPING),
+            PeerEvent::Whole => self.say_status(SERVING),
+            PeerEvent::Lost => self.say_status(REBUILDING),
         }
+    }
+
+    fn say_status(&mut self, status: &[u8]) {
+        let value = status.to_vec();
+        self.gossip(gossip::Event::SetLocal { key: Key::Status, value, urgent: true });
     }
 
     /// One name, one incarnation, two nonces: a copied data directory.
     fn check_clone(&self, peer: HostId, incarnation: u64, boot_nonce: u64) {
+        if let Some(node) = self.local.ring.index_of(peer) {
+            self.liveness.met(node, incarnation);
+        }
         let known = self.gossip.state(peer);
         if known
             .is_some_and(|known| known.incarnation == incarnation && known.boot_nonce != boot_nonce)
@@ -282,7 +298,17 @@ impl Driver {
     }
 
     fn changed(&mut self, host: HostId) {
-        let status = self.gossip.state(host).and_then(|state| state.value(Key::Status));
+        let Some(state) = self.gossip.state(host) else { return };
+        let status = state.value(Key::Status);
+        if let Some(node) = self.local.ring.index_of(host).filter(|node| *node != self.local.me) {
+            self.liveness.met(node, state.incarnation);
+            // Who stops says nothing new of what it holds.
+            match status {
+                Some(REBUILDING) => self.liveness.set_whole(node, false),
+                Some(SERVING) => self.liveness.set_whole(node, true),
+                _ => {}
+            }
+        }
         if status == Some(STOPPING) {
             info!(peer = %host, "peer stops");
             self.detect(detector::Event::Leaving(host));
@@ -310,10 +336,7 @@ impl Driver {
             let Ok(pong) = link.call(&request).await else { return };
             let half_way = now().saturating_duration_since(sent_at) / 2;
             let Ok(theirs) = <[u8; 8]>::try_from(pong.header.as_ref()) else { return };
-            let expected = i128::from(sent_us) + i128::try_from(half_way.as_micros()).unwrap_or(0);
-            let offset = i128::from(u64::from_le_bytes(theirs)) - expected;
-            let offset_us =
-                i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX });
+            let offset_us = sure_offset_us(sent_us, half_way, u64::from_le_bytes(theirs));
             // The driver may have ended with the node.
             let _ended = answers.send(Answered::Pong { peer, offset_us }).await;
         });
@@ -371,5 +394,43 @@ impl Driver {
                 );
             }
         }
+    }
+}
+
+/// How far a peer's clock is surely ahead of this node's, when it said `theirs` on a round trip that began
+/// at `sent_us` and took twice `half_way`. One way may have taken all of that time, as when a cut of one
+/// direction heals; so an offset of up to half of it is none.
+fn sure_offset_us(sent_us: u64, half_way: Duration, theirs: u64) -> i64 {
+    let half_way = i128::try_from(half_way.as_micros()).expect("an answer comes within seconds");
+    let offset = i128::from(theirs) - i128::from(sent_us) - half_way;
+    let sure = offset.signum() * (offset.abs() - half_way).max(0);
+    i64::try_from(sure).unwrap_or(if sure < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::sure_offset_us;
+
+    /// A peer that is ahead by `ahead_ms` answers on its own clock after one way of the trip.
+    fn check(ahead_ms: i64, there_ms: u64, back_ms: u64, expected_ms: i64) {
+        let sent_us = 1_000_000_000_000;
+        let theirs = (sent_us + there_ms * 1_000).saturating_add_signed(ahead_ms * 1_000);
+        let half_way = Duration::from_millis(there_ms + back_ms) / 2;
+        let sure = sure_offset_us(sent_us, half_way, theirs);
+        assert_eq!(sure, expected_ms * 1_000, "{ahead_ms} {there_ms} {back_ms}");
+    }
+
+    #[test]
+    fn a_slow_way_is_no_offset() {
+        for (there_ms, back_ms) in [(0, 0), (1_500, 0), (0, 1_500), (700, 800)] {
+            check(0, there_ms, back_ms, 0);
+        }
+        check(1_000, 0, 0, 1_000);
+        check(-1_000, 1, 1, -999);
+        check(3_600_000, 1_500, 0, 3_600_000);
+        check(3_600_000, 0, 1_500, 3_598_500);
+        check(-3_600_000, 0, 1_500, -3_600_000);
     }
 }

@@ -1,6 +1,7 @@
 //! The way into a cluster: asks the other seeds who they are until all are known, then founds the
 //! cluster with them; or, once it was founded, tells late seeds who founded it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,21 +42,44 @@ pub enum GenesisFailure {
     },
 }
 
+/// What a node that has no record of a cluster has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Those who found the cluster with it, itself among them.
+    Founders {
+        /// All of them.
+        candidates: Vec<Candidate>,
+        /// Whether another of them had founded the cluster already.
+        before: bool,
+    },
+    /// A cluster whose founder at this node's address it is, under a name that it has forgotten: its disk was lost.
+    Forgotten {
+        /// The founders.
+        candidates: Vec<Candidate>,
+        /// The one that it was.
+        was: Candidate,
+        /// The highest incarnation in which it was met.
+        incarnation: u64,
+    },
+}
+
 /// See the module. Answers shadow questions for as long as the node runs.
 pub struct Genesis {
     state: Mutex<State>,
     seeds: Vec<SocketAddr>,
     network: Arc<dyn Network>,
-    me: Candidate,
+    /// Whether the data directory is new, so that this node may be a founder that lost its own.
+    may_have_forgotten: bool,
 }
 
 struct State {
+    me: Candidate,
     machine: starling_ring::Genesis,
     founded: Option<(Vec<Candidate>, ClusterId)>,
 }
 
 impl Genesis {
-    /// A node that is `me` among `seeds`.
+    /// A node that is `me` among `seeds`; `may_have_forgotten` if its data directory is new.
     ///
     /// # Errors
     /// A seed list without this node's address.
@@ -63,10 +87,11 @@ impl Genesis {
         me: Candidate,
         seeds: &[SocketAddr],
         network: Arc<dyn Network>,
+        may_have_forgotten: bool,
     ) -> Result<Self, GenesisError> {
         let machine = starling_ring::Genesis::new(me.clone(), seeds.iter().copied().collect())?;
-        let state = State { machine, founded: None };
-        Ok(Self { state: Mutex::new(state), seeds: seeds.to_vec(), network, me })
+        let state = Mutex::new(State { me, machine, founded: None });
+        Ok(Self { state, seeds: seeds.to_vec(), network, may_have_forgotten })
     }
 
     /// The seeds not heard of yet.
@@ -78,7 +103,12 @@ impl Genesis {
 
     /// The cluster exists: late seeds are told who founded it.
     pub fn founded(&self, record: &ClusterRecord, cluster_id: ClusterId) {
-        self.state.lock().founded = Some((record.candidates.clone(), cluster_id));
+        let mut state = self.state.lock();
+        let founders = record.candidates.iter();
+        if let Some(me) = founders.clone().find(|founder| founder.address == state.me.address) {
+            state.me = me.clone();
+        }
+        state.founded = Some((founders.cloned().collect(), cluster_id));
     }
 
     /// Learns from a seed's question and answers it.
@@ -93,7 +123,7 @@ impl Genesis {
             && let Some(asking) = &shadow.me
             && !founders.contains(asking)
         {
-            warn!(host_id = %asking.host_id, address = %asking.address, "a node that did not found this cluster asks to join it; if it is a founder that was wiped, it must be replaced under a new address");
+            warn!(host_id = %asking.host_id, address = %asking.address, "a node that did not found this cluster asks to join it; a founder that lost its disk takes its name back");
         }
         self.shadow(&state)
     }
@@ -103,51 +133,85 @@ impl Genesis {
             Some((founders, cluster_id)) => (founders.clone(), Some(*cluster_id)),
             None => (state.machine.known(), None),
         };
-        Shadow { wire_version: WIRE_VERSION, me: Some(self.me.clone()), candidates, cluster_id }
+        Shadow {
+            wire_version: WIRE_VERSION,
+            me: Some(state.me.clone()),
+            candidates,
+            cluster_id,
+            met_incarnation: 0,
+        }
     }
 
-    /// Asks the seeds until all are known. Returns them, and whether another of them had founded
-    /// the cluster already.
+    /// Asks the seeds until all are known, or a cluster that this node has forgotten.
     ///
     /// # Errors
     /// [`GenesisFailure`]; asking again would not help.
-    pub async fn run(&self) -> Result<(Vec<Candidate>, bool), GenesisFailure> {
-        let began = now();
-        let mut reminded = began;
-        let mut joined = false;
+    pub async fn run(&self) -> Result<Found, GenesisFailure> {
+        let mut reminder = Reminder::default();
+        let mut before = false;
+        let my_address = self.state.lock().me.address;
+        let others: Vec<_> =
+            self.seeds.iter().copied().filter(|seed| *seed != my_address).collect();
         loop {
             let complete = self.state.lock().machine.complete();
-            if let Some(all) = complete {
-                return Ok((all, joined));
+            if let Some(candidates) = complete {
+                return Ok(Found::Founders { candidates, before });
             }
-            for seed in self.seeds.iter().filter(|seed| **seed != self.me.address) {
-                joined |= self.ask(*seed).await?;
+            reminder.say(&others, &self.missing());
+            let mut forgotten: Option<Found> = None;
+            for seed in &others {
+                let Some(theirs) = self.ask(*seed, &mut reminder).await? else { continue };
+                before |= theirs.cluster_id.is_some();
+                match self.forgotten(&theirs) {
+                    Some(found) => forgotten = Some(latest(forgotten, found)),
+                    None => {
+                        if let Some(error) = learn(&mut self.state.lock(), theirs) {
+                            return Err(error.into());
+                        }
+                    }
+                }
+            }
+            if let Some(found) = forgotten {
+                return Ok(found);
             }
             if self.state.lock().machine.complete().is_none() {
-                remind(&mut reminded, &self.missing());
                 tokio::time::sleep(ASK_EVERY).await;
             }
         }
     }
 
-    /// One question to one seed. Returns whether it belongs to a cluster already.
-    async fn ask(&self, seed: SocketAddr) -> Result<bool, GenesisFailure> {
+    /// What a founder's answer says of the founder at this node's address, if that is another name than this node's.
+    fn forgotten(&self, theirs: &Shadow) -> Option<Found> {
+        let me = &self.state.lock().me;
+        let was = theirs.candidates.iter().find(|founder| founder.address == me.address)?;
+        let renamed = Candidate { host_id: was.host_id, nonce: was.nonce, ..me.clone() };
+        let is_me = self.may_have_forgotten && theirs.cluster_id.is_some();
+        (is_me && *was == renamed && was.host_id != me.host_id).then(|| Found::Forgotten {
+            candidates: theirs.candidates.clone(),
+            was: was.clone(),
+            incarnation: theirs.met_incarnation,
+        })
+    }
+
+    /// One question to one seed, and its answer.
+    async fn ask(
+        &self,
+        seed: SocketAddr,
+        reminder: &mut Reminder,
+    ) -> Result<Option<Shadow>, GenesisFailure> {
         let mine = self.shadow(&self.state.lock());
         let theirs = match self.exchange(seed, &mine).await {
             Ok(theirs) => theirs,
             Err(error) => {
                 debug!(%seed, %error, "cannot ask a seed yet");
-                return Ok(false);
+                reminder.unasked.insert(seed, error.to_string());
+                return Ok(None);
             }
         };
         if theirs.wire_version != WIRE_VERSION {
             return Err(GenesisFailure::WireVersion { address: seed, theirs: theirs.wire_version });
         }
-        let founded = theirs.cluster_id.is_some();
-        match learn(&mut self.state.lock(), theirs) {
-            None => Ok(founded),
-            Some(error) => Err(error.into()),
-        }
+        Ok(Some(theirs))
     }
 
     async fn exchange(&self, seed: SocketAddr, mine: &Shadow) -> Result<Shadow, HandshakeError> {
@@ -156,6 +220,18 @@ impl Genesis {
             .await
             .map_err(|_| HandshakeError::Timeout)??;
         handshake::ask_shadow(&mut stream, mine).await
+    }
+}
+
+/// Of two founders' words on what this node has forgotten, the one that met it last.
+fn latest(known: Option<Found>, found: Found) -> Found {
+    let incarnation = |found: &Found| match found {
+        Found::Forgotten { incarnation, .. } => *incarnation,
+        Found::Founders { .. } => 0,
+    };
+    match known {
+        Some(known) if incarnation(&known) >= incarnation(&found) => known,
+        _ => found,
     }
 }
 
@@ -175,9 +251,32 @@ fn learn(state: &mut State, shadow: Shadow) -> Option<GenesisError> {
     contradiction
 }
 
-fn remind(reminded: &mut Instant, missing: &[SocketAddr]) {
-    if now().saturating_duration_since(*reminded) >= REMIND_EVERY {
-        *reminded = now();
-        info!(?missing, "waiting for the other seeds");
+/// Says for whom the node waits: at once, and again while that lasts.
+#[derive(Default)]
+struct Reminder {
+    said: Option<Instant>,
+    /// Why a seed could not be asked, the last time that it was tried.
+    unasked: BTreeMap<SocketAddr, String>,
+}
+
+impl Reminder {
+    fn say(&mut self, others: &[SocketAddr], missing: &[SocketAddr]) {
+        let now = now();
+        let began = self.said.is_none();
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < REMIND_EVERY) {
+            return;
+        }
+        self.said = Some(now);
+        let waiting_for = missing.iter().map(|seed| match self.unasked.get(seed) {
+            Some(reason) => format!("{seed} ({reason})"),
+            None => seed.to_string(),
+        });
+        let waiting_for = waiting_for.collect::<Vec<_>>().join(", ");
+        if began {
+            info!(%waiting_for, "waiting for the other seeds: the cluster is there once all of them are");
+            return;
+        }
+        let found: Vec<_> = others.iter().filter(|seed| !missing.contains(seed)).collect();
+        info!(%waiting_for, ?found, "still waiting for the other seeds");
     }
 }

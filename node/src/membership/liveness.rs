@@ -23,6 +23,8 @@ struct Peer {
     liveness: AtomicU8,
     since_ms: AtomicU64,
     heard_ms: AtomicU64,
+    incarnation: AtomicU64,
+    lost_writes: AtomicBool,
 }
 
 impl LivenessTable {
@@ -38,6 +40,8 @@ impl LivenessTable {
                 })),
                 since_ms: AtomicU64::new(0),
                 heard_ms: AtomicU64::new(0),
+                incarnation: AtomicU64::new(0),
+                lost_writes: AtomicBool::new(false),
             })
             .collect();
         Self { started: now(), may_lead: AtomicBool::new(true), peers }
@@ -75,6 +79,34 @@ impl LivenessTable {
     #[must_use]
     pub fn is_reachable(&self, peer: NodeIndex) -> bool {
         matches!(self.of(peer), Liveness::Up | Liveness::Suspect)
+    }
+
+    /// Whether `peer` holds every write that it acknowledged, as far as is known here.
+    #[must_use]
+    pub fn is_whole(&self, peer: NodeIndex) -> bool {
+        !self.peer(peer).lost_writes.load(Ordering::Acquire)
+    }
+
+    /// `peer` says so of itself.
+    pub fn set_whole(&self, peer: NodeIndex, whole: bool) {
+        self.peer(peer).lost_writes.store(!whole, Ordering::Release);
+    }
+
+    /// Whether `peer` is asked when a read counts answers.
+    #[must_use]
+    pub fn can_be_read(&self, peer: NodeIndex) -> bool {
+        self.is_reachable(peer) && self.is_whole(peer)
+    }
+
+    /// The highest incarnation of `peer` that was met, 0 for none.
+    #[must_use]
+    pub fn incarnation(&self, peer: NodeIndex) -> u64 {
+        self.peer(peer).incarnation.load(Ordering::Relaxed)
+    }
+
+    /// `peer` was met in this incarnation.
+    pub fn met(&self, peer: NodeIndex, incarnation: u64) {
+        self.peer(peer).incarnation.fetch_max(incarnation, Ordering::Relaxed);
     }
 
     /// How long the present belief has held.

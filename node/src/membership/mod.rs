@@ -7,6 +7,6 @@ mod liveness;
 mod records;
 
 pub use driver::{Driver, LinkEvent, PeerEvent};
-pub use genesis::{Genesis, GenesisFailure};
+pub use genesis::{Found, Genesis, GenesisFailure};
 pub use liveness::LivenessTable;
 pub use records::{ClusterRecord, RecordError};

@@ -30,7 +30,7 @@ pub enum RecordError {
     Io(#[from] io::Error),
     /// It does not decode.
     #[error(
-        "the record of the cluster's foundation is damaged: {0}; restore it from a backup, or wipe the data directory and replace the node"
+        "the record of the cluster's foundation is damaged: {0}; restore it from a backup, or empty the data directory: the node is then rebuilt from its peers"
     )]
     Damaged(String),
     /// The seeds do not make a cluster.

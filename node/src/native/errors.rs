@@ -67,6 +67,8 @@ pub(super) fn wire_error(error: &RequestError) -> WireError {
         RequestError::ClockSkew { ahead_us } => WireError::ClockSkew { ahead_ms: ahead_us / 1_000 },
         RequestError::NoLeader { reason } => WireError::NoLeader { reason: reason.clone() },
         RequestError::LeaderLost => WireError::LeaderLost,
+        RequestError::DiskFull => WireError::DiskFull,
+        RequestError::BadState { .. } => WireError::BadRequest { message: error.to_string() },
         RequestError::Store { reason } => WireError::Internal { message: reason.clone() },
     }
 }

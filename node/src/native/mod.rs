@@ -3,6 +3,7 @@
 mod errors;
 mod service;
 mod session;
+mod snapshots;
 mod views;
 
 use std::net::SocketAddr;

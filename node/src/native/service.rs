@@ -1,12 +1,17 @@
 //! What a node does for its clients, whichever connection they come by: theirs, or a peer's that
 //! forwards their write.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use starling_protocol::{ContextToken, Frame, Request, Response, WIRE_VERSION, WireError};
+use starling_protocol::{
+    ContextToken, Frame, Request, Response, SnapshotView, WIRE_VERSION, WireError,
+};
+use starling_ring::NodeIndex;
 use starling_storage::values::OperationId;
 use starling_storage::{BucketError, ClockError, Replica, WallClock};
 use tokio::sync::mpsc;
@@ -15,12 +20,15 @@ use tokio::time::Instant;
 use super::errors::{consistency, wire_error};
 use super::views;
 use crate::blocking::Blocking;
-use crate::coordinator::{Bucket, Coordinator, Leader, ReadRequest, RequestError, WriteRequest};
+use crate::coordinator::{
+    Bucket, Coordinator, Leader, ReadRequest, RequestError, RestoreRequest, WriteRequest,
+};
 use crate::internode::message::{Kind, ReplicaError};
 use crate::local::Local;
 use crate::membership::{LivenessTable, PeerEvent};
 use crate::metrics::{Op, observe_request};
 use crate::overload::{Held, Share};
+use crate::repair::Repair;
 use crate::time::now;
 
 /// No client waits longer than this, whatever its frames say.
@@ -60,6 +68,10 @@ pub struct Serving {
     pub wall_clock: Arc<dyn WallClock>,
     /// Where peers' messages for the membership go.
     pub membership: mpsc::Sender<PeerEvent>,
+    /// Compares this node's data with its peers'.
+    pub repair: Arc<Repair>,
+    /// Where its snapshots go; none if it keeps its data in memory.
+    pub data_dir: Option<PathBuf>,
     /// Set while the node stops.
     pub stopping: AtomicBool,
 }
@@ -75,6 +87,14 @@ impl Serving {
     /// say again within a second, and a stop that was not announced shows by the silence.
     pub fn report(&self, event: PeerEvent) {
         let _can_be_missed = self.membership.try_send(event);
+    }
+
+    /// The highest incarnation in which the member at an internode address was met; 0 for none.
+    #[must_use]
+    pub fn met_incarnation(&self, address: SocketAddr) -> u64 {
+        let members = (0..).map(NodeIndex).zip(self.local.ring.members());
+        let node = members.filter(|(_, member)| member.address == address).map(|(node, _)| node);
+        node.map(|node| self.liveness.incarnation(node)).max().unwrap_or(0)
     }
 
     /// Microseconds of the wall clock.
@@ -166,6 +186,19 @@ impl Serving {
     async fn execute(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
         match request {
             Request::Get { .. } => self.read(bucket, request, frame).await,
+            Request::Restore { key, level, .. } => {
+                let restored = self.coordinator.restore(RestoreRequest {
+                    bucket: bucket.clone(),
+                    key,
+                    level: consistency(level),
+                    state: frame.operand.clone(),
+                    deadline: deadline(frame, self.coordinator.limits().write_timeout),
+                });
+                match restored.await {
+                    Ok(()) => Reply::of(Response::Restored),
+                    Err(error) => Reply::error(wire_error(&error)),
+                }
+            }
             _ => self.write(bucket, request, frame, true).await,
         }
     }
@@ -324,6 +357,31 @@ impl Service {
         }
     }
 
+    pub(super) async fn accept_loss(&self) -> Reply {
+        let accepted = match self.ready() {
+            Ok(serving) => serving.repair.accept_loss().await,
+            Err(error) => return Reply::error(error),
+        };
+        match accepted {
+            Ok(()) => self.status(),
+            Err(message) => Reply::error(WireError::Internal { message }),
+        }
+    }
+
+    pub(super) async fn create_snapshot(&self, name: String) -> Reply {
+        snapshots(match self.ready() {
+            Ok(serving) => serving.create_snapshot(name).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    pub(super) async fn snapshots(&self) -> Reply {
+        snapshots(match self.ready() {
+            Ok(serving) => serving.snapshots().await,
+            Err(error) => Err(error),
+        })
+    }
+
     pub(super) async fn open_bucket(&self, name: &str) -> Result<Bucket, WireError> {
         self.ready()?.open_bucket(name).await
     }
@@ -343,6 +401,13 @@ impl Service {
             Ok(serving) => serving.execute(bucket, request, frame).await,
             Err(error) => Reply::error(error),
         }
+    }
+}
+
+fn snapshots(found: Result<Vec<SnapshotView>, WireError>) -> Reply {
+    match found {
+        Ok(found) => Reply::of(Response::Snapshots(found)),
+        Err(error) => Reply::error(error),
     }
 }
 

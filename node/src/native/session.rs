@@ -193,9 +193,19 @@ impl Session {
                     send(&outbound, id, service.uptime_ms(), &service.status()).await;
                 });
             }
-            request @ (Request::Get { .. } | Request::Put { .. } | Request::Delete { .. }) => {
-                self.dispatch_data(id, request, frame).await;
+            Request::AcceptLoss => self.answer(id, &service.accept_loss().await).await,
+            Request::CreateSnapshot { name } => {
+                let outbound = self.outbound.clone();
+                tokio::spawn(async move {
+                    let reply = service.create_snapshot(name).await;
+                    send(&outbound, id, service.uptime_ms(), &reply).await;
+                });
             }
+            Request::Snapshots => self.answer(id, &service.snapshots().await).await,
+            request @ (Request::Get { .. }
+            | Request::Put { .. }
+            | Request::Delete { .. }
+            | Request::Restore { .. }) => self.dispatch_data(id, request, frame).await,
             _ => {
                 let error = WireError::NotSupportedYet { what: "this request".into() };
                 self.answer(id, &Reply::error(error)).await;
@@ -209,7 +219,8 @@ impl Session {
         let bucket = match &request {
             Request::Get { bucket, .. }
             | Request::Put { bucket, .. }
-            | Request::Delete { bucket, .. } => *bucket,
+            | Request::Delete { bucket, .. }
+            | Request::Restore { bucket, .. } => *bucket,
             _ => unreachable!("only requests for data come here"),
         };
         let Some(bucket) = self.buckets.get(&bucket).cloned() else {

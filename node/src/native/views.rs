@@ -1,7 +1,8 @@
 //! The ring and the node's beliefs in the shape that clients get them.
 
 use starling_protocol::{
-    KeyspaceView, MemberView, NodeStatus, Response, Status, StatusView, StrategyView, TopologyView,
+    KeyspaceView, MemberView, NodeStatus, PairView, RepairView, Response, Status, StatusView,
+    StrategyView, TopologyView,
 };
 use starling_ring::detector::Liveness;
 use starling_ring::{BucketMode, NodeIndex, PartitionerKind, ReplicationStrategy};
@@ -80,10 +81,27 @@ pub fn status(serving: &Serving) -> StatusView {
         nodes: nodes.collect(),
         requests_in_flight: serving.coordinator.in_flight().requests() as u64,
         hints_pending: hints.targets().into_iter().map(|target| hints.pending(target).0).sum(),
-        slots: crate::overview::slot_health(&local.ring, |node| {
-            serving.liveness.is_reachable(node)
-        }),
+        slots: crate::overview::slot_health(&local.ring, |node| serving.liveness.can_be_read(node)),
+        repair: repair(serving),
     }
+}
+
+fn repair(serving: &Serving) -> RepairView {
+    let others = members(serving).filter(|(node, _)| *node != serving.local.me);
+    let pairs = others.map(|(node, member)| {
+        let pair = serving.repair.pair(node);
+        PairView {
+            peer: member.host_id.0,
+            agreed_ms_ago: pair
+                .agreed
+                .map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+            behind_keys: pair.behind_keys,
+            behind_bytes: pair.behind_bytes,
+            slots_done: pair.slots_done,
+            slots_total: pair.slots_total,
+        }
+    });
+    RepairView { rebuilding: !serving.repair.is_whole(), pairs: pairs.collect() }
 }
 
 fn members(serving: &Serving) -> impl Iterator<Item = (NodeIndex, &starling_ring::Member)> {
@@ -104,6 +122,7 @@ fn owns(serving: &Serving, node: NodeIndex) -> f64 {
 /// A node believed to be up to which there is no connection at this moment is in doubt too.
 fn status_of(serving: &Serving, node: NodeIndex) -> Status {
     match serving.liveness.of(node) {
+        Liveness::Up if !serving.liveness.is_whole(node) => Status::Rebuilding,
         Liveness::Up if serving.coordinator.is_linked(node) => Status::Up,
         Liveness::Up | Liveness::Suspect => Status::Suspect,
         Liveness::UnreachableFromMe => Status::Unreachable,

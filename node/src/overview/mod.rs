@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use starling_protocol::{SlotHealth, Status, StatusView};
+use starling_protocol::{RepairView, SlotHealth, Status, StatusView};
 use starling_ring::{NodeIndex, Ring, Slot, SlotGrid};
 use uuid::Uuid;
 
@@ -39,6 +39,8 @@ pub struct Overview {
     pub hints_pending: u64,
     /// Requests that this node is working on.
     pub requests_in_flight: u64,
+    /// How far the answering node's data is from that of its peers.
+    pub repair: RepairView,
     /// The whole in one word.
     pub verdict: Verdict,
 }
@@ -113,6 +115,7 @@ impl Overview {
             slots: status.slots,
             hints_pending: status.hints_pending,
             requests_in_flight: status.requests_in_flight,
+            repair: status.repair.clone(),
             verdict,
         }
     }
@@ -131,6 +134,7 @@ impl Overview {
             slots: SlotHealth::default(),
             hints_pending: 0,
             requests_in_flight: 0,
+            repair: RepairView::default(),
             verdict: Verdict::BelowQuorum,
         }
     }

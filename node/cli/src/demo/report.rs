@@ -5,6 +5,9 @@ use starling_node::overview::Overview;
 
 use crate::{out, status};
 
+/// Lines between two headers.
+const HEADER_EVERY: u64 = 20;
+
 /// One thing that happened.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -136,16 +139,13 @@ impl Report {
         }
         match event {
             Event::Second(second) => self.second(second),
-            other => {
-                self.seconds = 0;
-                out::line(sentence(other));
-            }
+            other => out::line(sentence(other)),
         }
     }
 
-    /// A line a second, under a header that comes again after every sentence.
+    /// A line a second, under a header that comes again before the one before has left the screen.
     fn second(&mut self, second: &Second) {
-        if self.seconds == 0 {
+        if self.seconds.is_multiple_of(HEADER_EVERY) {
             out::line("      s      ok/s   err    p50 ms    p99 ms   up     hints");
         }
         self.seconds += 1;

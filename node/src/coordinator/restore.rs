@@ -1,0 +1,106 @@
+//! Brings back what a snapshot holds: a state is joined into what the replicas have, as it is, dots and all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starling_ring::ConsistencyLevel;
+use starling_storage::Hint;
+use starling_storage::clock::SKEW_MAX_US;
+use starling_storage::planted::Bug;
+use starling_storage::replica::{Carries, Envelope};
+use starling_storage::values::Causal;
+use tokio::time::Instant;
+
+use super::plan::Bucket;
+use super::quorum::Verdict;
+use super::write::number;
+use super::write_gather::{HintFor, WriteGather};
+use super::{Coordinator, RequestError};
+use crate::internode::link;
+use crate::internode::message::Kind;
+use crate::internode::{LinkError, ReplySink, Waiter};
+use crate::time::now;
+
+/// A state to bring back.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// Where.
+    pub bucket: Arc<Bucket>,
+    /// The partition key.
+    pub key: Bytes,
+    /// How many replicas must have it.
+    pub level: ConsistencyLevel,
+    /// The state, encoded.
+    pub state: Bytes,
+    /// When the answer stops being worth having.
+    pub deadline: Instant,
+}
+
+impl Coordinator {
+    /// Joins a state into what all replicas of its key have. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`RequestError`]; it may be in parts done on `Timeout` and `WriteFailed`, and is not otherwise.
+    pub async fn restore(&self, request: RestoreRequest) -> Result<(), RequestError> {
+        let plan = self.plan(&request.bucket, &request.key, request.level, Bug::WriteOneShort)?;
+        self.check_writable(&plan)?;
+        self.check_state(&request.state)?;
+        // What is restored is new here, however old its dots are.
+        let mint = self.replica.clock().read();
+        let hosts = plan.replicas().iter().map(|node| self.local.ring.member(*node).host_id);
+        let hint = HintFor {
+            hints: self.late_hints.clone(),
+            hosts: hosts.collect(),
+            envelope: Hint {
+                table: request.bucket.id,
+                mint,
+                key: plan.storage_key.clone(),
+                operand: request.state.clone(),
+            },
+        };
+        let nobody_has_one = vec![false; plan.replicas().len()];
+        let (gather, decision) =
+            WriteGather::new(plan.tracker.clone(), &nobody_has_one, Some(hint), self.planted);
+        let mutation = link::Request {
+            kind: Kind::Mutate,
+            flags: 0,
+            budget: request.deadline.saturating_duration_since(now()),
+            mint,
+            header: &plan.storage_key,
+            operand: &request.state,
+            bucket: Some((request.bucket.id, &request.bucket.name)),
+        };
+        for (index, node) in plan.replicas().iter().enumerate() {
+            if *node == self.local.me {
+                let envelope = Envelope {
+                    key: plan.storage_key.clone(),
+                    operand: request.state.clone(),
+                    mint,
+                    carries: Carries::State,
+                };
+                self.apply_here(envelope, index, gather.clone()).await;
+            } else if self.liveness.is_reachable(*node) {
+                self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));
+            } else {
+                gather.reply(number(index), Err(LinkError::NotSent("it is down")));
+            }
+        }
+        match tokio::time::timeout_at(request.deadline, decision).await {
+            Ok(Ok(Verdict::Met)) => Ok(()),
+            Ok(_) => Err(RequestError::WriteFailed { tally: gather.tally() }),
+            Err(_) => Err(RequestError::Timeout { tally: gather.tally(), write: true }),
+        }
+    }
+
+    /// A dot from the future may be minted again some day.
+    fn check_state(&self, state: &Bytes) -> Result<(), RequestError> {
+        let decoded = Causal::decode(state.clone());
+        let decoded =
+            decoded.map_err(|error| RequestError::BadState { reason: error.to_string() })?;
+        let ahead_us = decoded.context().newest_seq().saturating_sub(self.replica.clock().now_us());
+        if ahead_us > SKEW_MAX_US {
+            return Err(RequestError::ClockSkew { ahead_us });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! Snapshots on a client's word.
+
+use starling_protocol::{SnapshotView, WireError};
+
+use super::service::Serving;
+use crate::snapshot::{self, About, SnapshotError};
+
+impl Serving {
+    /// Makes a snapshot of what this node holds: all that was acknowledged before the call is in it.
+    ///
+    /// # Errors
+    /// `Snapshot`, saying why there is none.
+    pub async fn create_snapshot(&self, name: String) -> Result<Vec<SnapshotView>, WireError> {
+        let data_dir = self.data_dir.clone().ok_or_else(|| refused(&SnapshotError::InMemory))?;
+        let buckets = self.replica.buckets().all();
+        let about = About {
+            cluster: self.local.cluster_name.clone(),
+            cluster_id: self.local.cluster_id,
+            host_id: self.local.member().host_id,
+            epoch: self.local.ring.epoch().n,
+            created_unix_ms: self.wall_clock_us() / 1_000,
+            buckets: buckets.into_iter().map(|(id, name)| (id, name.to_string())).collect(),
+        };
+        let replica = self.replica.clone();
+        let work = move || snapshot::create(&data_dir, &name, replica.store().as_ref(), about);
+        match self.blocking.run(work).await {
+            Ok(made) => {
+                tracing::info!(name = made.name, bytes = made.bytes, "made a snapshot");
+                Ok(vec![made])
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no snapshot was made");
+                Err(refused(&error))
+            }
+        }
+    }
+
+    /// The whole snapshots of this node.
+    ///
+    /// # Errors
+    /// `Snapshot`, if their directory cannot be read.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotView>, WireError> {
+        let Some(data_dir) = self.data_dir.clone() else { return Ok(Vec::new()) };
+        let listed = self.blocking.run(move || snapshot::list(&data_dir)).await;
+        listed.map_err(|error| refused(&error))
+    }
+}
+
+fn refused(error: &SnapshotError) -> WireError {
+    WireError::Snapshot { reason: error.to_string() }
+}

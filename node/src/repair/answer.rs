@@ -1,0 +1,172 @@
+//! The answering end of a comparison, and the reading of leaves, which both ends do.
+
+use bytes::Bytes;
+use starling_ring::NodeIndex;
+use starling_storage::leaves::Area;
+use tracing::warn;
+
+use super::Repair;
+use super::wire::{self, FloorRuns, RepairAnswer, RepairRequest, SLOTS_MAX, STATES_BYTES_MAX};
+use crate::internode::message::BucketName;
+use crate::time::now;
+
+/// What reading the dirty leaves of some slots came to.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// Slots and their digests.
+    pub(super) digests: Vec<(u32, u64)>,
+    /// Those that were too much for one go.
+    pub(super) unread: Vec<u32>,
+    pub(super) bytes: u64,
+}
+
+impl Repair {
+    /// Answers a question of `peer`. Returns the operand, too, and the smallest clock value at which a state was read.
+    pub async fn answer(
+        &self,
+        peer: NodeIndex,
+        request: RepairRequest,
+    ) -> (RepairAnswer, Bytes, u64) {
+        let mint = self.parts.replica.clock().last();
+        match self.try_answer(peer, request).await {
+            Ok((answer, operand)) => (answer, operand, mint),
+            Err(reason) => (RepairAnswer::Failed { reason }, Bytes::new(), mint),
+        }
+    }
+
+    async fn try_answer(
+        &self,
+        peer: NodeIndex,
+        request: RepairRequest,
+    ) -> Result<(RepairAnswer, Bytes), String> {
+        match request {
+            RepairRequest::Begin { names, floors } => {
+                if !floors.is_empty() {
+                    self.learn_floors(peer, &floors).await?;
+                }
+                // Before the buckets are told: what is led from here on may be in a new one.
+                let sealed = self.seal().await;
+                self.adopt(&names).await;
+                let (whole, names) = (self.is_whole(), self.bucket_names());
+                let floors = if whole { self.floor_runs() } else { FloorRuns::new() };
+                Ok((RepairAnswer::Begun { whole, sealed, names, floors }, Bytes::new()))
+            }
+            RepairRequest::Compare { table, slots } => {
+                self.check(table)?;
+                if slots.len() > SLOTS_MAX {
+                    return Err(format!("{} slots; {SLOTS_MAX} are answered", slots.len()));
+                }
+                let read = self.refresh(table, slots.iter().map(|(slot, _)| *slot).collect());
+                let read = read.await?;
+                let differing = read
+                    .digests
+                    .iter()
+                    .filter(|digest| !slots.contains(digest))
+                    .map(|(slot, _)| *slot);
+                let differing = differing.collect();
+                self.pace(read.bytes).await;
+                Ok((RepairAnswer::Compared { differing, unread: read.unread }, Bytes::new()))
+            }
+            RepairRequest::Leaves { table, slot } => {
+                let area = self.area(table, slot)?;
+                let leaves = self.parts.replica.leaf_hashes(area);
+                let answer = RepairAnswer::Leaves { bits: leaves.bits() };
+                Ok((answer, wire::encode_leaves(&leaves)))
+            }
+            RepairRequest::Entries { table, ranges } => {
+                self.check(table)?;
+                let ranges = wire::ranges(&ranges).ok_or("too many ranges")?;
+                let entries = self.read(move |replica| replica.entry_hashes(table, &ranges)).await;
+                let entries = entries.map_err(|error| error.to_string())?;
+                Ok((RepairAnswer::Entries, wire::encode_entries(&entries)))
+            }
+            RepairRequest::States { table, ranges, keys } => {
+                self.check(table)?;
+                let ranges = wire::ranges(&ranges).ok_or("too many ranges")?;
+                let read = self
+                    .read(move |replica| replica.states(table, &ranges, &keys, STATES_BYTES_MAX));
+                let states = read.await.map_err(|error| error.to_string())?;
+                let answer = RepairAnswer::States { complete: states.complete };
+                Ok((answer, wire::encode_states(&states.entries)))
+            }
+            RepairRequest::Agreed { through } => {
+                let whole = self.parts.liveness.is_whole(peer);
+                self.progress.agreed(peer, now(), whole, through);
+                Ok((RepairAnswer::Done, Bytes::new()))
+            }
+            RepairRequest::Standing => {
+                let standing = self.standing()?;
+                let agreed = standing.agreed.into_iter().map(|(peer, at)| (peer.0, at)).collect();
+                let tombstones = standing.tombstones;
+                Ok((RepairAnswer::Standing { agreed, tombstones }, Bytes::new()))
+            }
+            RepairRequest::Promise { slots, writes } => {
+                let now = self.promise(&slots, writes).await?;
+                Ok((RepairAnswer::Promised { now }, Bytes::new()))
+            }
+            RepairRequest::Adopt { slots, writes, states } => {
+                self.adopt_floor(&slots, writes, states).await?;
+                Ok((RepairAnswer::Done, Bytes::new()))
+            }
+        }
+    }
+
+    /// Reads the dirty leaves of `slots`, as far as one question may go.
+    pub(super) async fn refresh(&self, table: u32, slots: Vec<u32>) -> Result<Read, String> {
+        let areas = slots.iter().map(|slot| self.area(table, *slot));
+        let areas = areas.collect::<Result<Vec<Area>, String>>()?;
+        let bytes_max = self.read_bytes_max();
+        let read = self.read(move |replica| {
+            let mut read = Read::default();
+            for area in areas {
+                if read.bytes >= bytes_max {
+                    read.unread.push(area.slot);
+                    continue;
+                }
+                let refreshed = replica.refresh(area, bytes_max - read.bytes)?;
+                read.bytes += refreshed.bytes;
+                if refreshed.complete {
+                    read.digests.push((area.slot, replica.leaf_hashes(area).digest()));
+                } else {
+                    read.unread.push(area.slot);
+                }
+            }
+            Ok(read)
+        });
+        read.await.map_err(|error: starling_storage::ReadError| error.to_string())
+    }
+
+    pub(super) fn bucket_names(&self) -> Vec<BucketName> {
+        let all = self.parts.replica.buckets().all();
+        all.into_iter().map(|(id, name)| BucketName { id, name: name.to_string() }).collect()
+    }
+
+    /// Takes the peer's word for buckets that are not known here.
+    pub(super) async fn adopt(&self, names: &[BucketName]) {
+        for BucketName { id, name } in names.iter().cloned() {
+            if self.parts.replica.buckets().name(id).is_some() {
+                continue;
+            }
+            let replica = self.parts.replica.clone();
+            let adopted = self.parts.blocking.run(move || replica.buckets().adopt(id, &name)).await;
+            if let Err(error) = adopted {
+                warn!(%error, "cannot take over a peer's bucket");
+            }
+        }
+    }
+
+    /// Only tables that have a name here: a peer's mistake must not cost memory.
+    fn check(&self, table: u32) -> Result<(), String> {
+        match self.parts.replica.buckets().name(table) {
+            Some(_) => Ok(()),
+            None => Err(format!("table {table:#010x} is not known")),
+        }
+    }
+
+    fn area(&self, table: u32, slot: u32) -> Result<Area, String> {
+        self.check(table)?;
+        let area = Area { table, slot };
+        let has = self.parts.replica.leaves().has(area);
+        has.then_some(area).ok_or_else(|| format!("there is no slot {slot}"))
+    }
+}
