@@ -6,17 +6,19 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 ARGS ?=
 
-.PHONY: help demo test bench sim lint build fmt needs
+.PHONY: help demo test bench sim chaos fuzz lint build fmt needs
 
 help:
 	@echo 'make demo    three nodes on this machine, a load, a kill -9, and the proof that nothing was lost'
 	@echo 'make test    every test'
 	@echo 'make bench   the cluster beside raw RocksDB, in one table'
 	@echo 'make sim     simulated clusters under faults: SEEDS=300 of them, SEED=7 the same one again'
+	@echo 'make chaos   five processes killed, stopped, cut off, misled and starved: DURATION=30m or ROUNDS=1000 kills, SEED=7'
+	@echo 'make fuzz    every decoder fed with bytes that are nearly right, a minute each: SECONDS_EACH=10, TARGET=state, SEED=7'
 	@echo 'make lint    formatting, clippy and rustdoc, warnings denied'
 	@echo 'make build   the binaries, in $(TARGET_DIR)/debug'
 	@echo 'make fmt     formats the sources'
-	@echo 'ARGS="..." is passed on to demo, test and bench. The first build takes long: it compiles RocksDB.'
+	@echo 'ARGS="..." is passed on to demo, test, bench, sim, chaos and fuzz. The first build takes long: it compiles RocksDB.'
 
 demo: build
 	$(TARGET_DIR)/debug/starling demo $(ARGS)
@@ -30,6 +32,14 @@ bench: build
 # SEEDS says how many fresh seeds; SEED repeats one.
 sim: build
 	$(TARGET_DIR)/debug/starling-sim $(ARGS)
+
+# DURATION and ROUNDS (of kill -9) say how long; SEED repeats what is tried. `ARGS="--only kill"` does nothing else.
+chaos: build
+	$(TARGET_DIR)/debug/starling-chaos $(ARGS)
+
+# SECONDS_EACH, TARGET and SEED as in the help.
+fuzz: build
+	$(TARGET_DIR)/debug/starling-fuzz $(ARGS)
 
 lint:
 	@.ci/needs lint

@@ -18,7 +18,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use starling_client::{Client, Status};
@@ -32,6 +32,8 @@ use crate::process::Node;
 
 /// How long a node may take to serve, on a machine that also runs other tests.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
+/// All nodes forget what was deleted within so much of one another: less than it takes them to compare what they hold.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(3);
 /// Between two looks at a condition.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -84,7 +86,7 @@ impl ClusterBuilder {
                 node
             })
             .collect();
-        Cluster { nodes, folder: Some(folder) }
+        Cluster { network, nodes, folder: Some(folder) }
     }
 
     /// Starts every node and waits until all serve.
@@ -130,6 +132,7 @@ impl ClusterBuilder {
 /// See the module.
 #[derive(Debug)]
 pub struct Cluster {
+    network: Network,
     nodes: Vec<Node>,
     /// `None` once it is to be kept.
     folder: Option<TempDir>,
@@ -174,6 +177,17 @@ impl Cluster {
     /// The folder with the configurations, the data and the logs.
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().expect("only dropping takes the folder").path()
+    }
+
+    /// Where its nodes listen.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// Ends every process and keeps the folder, whose path it returns.
+    pub fn keep(mut self) -> PathBuf {
+        self.nodes.iter_mut().for_each(Node::kill);
+        self.folder.take().expect("only dropping and this take the folder").keep()
     }
 
     /// Where clients connect.
@@ -275,20 +289,31 @@ impl Cluster {
         serde_json::from_str(&answer.body).expect("the digest is JSON")
     }
 
-    /// The digest of a bucket, which all nodes share.
+    /// The digest of a bucket, which all nodes share; or will in a moment, if they are just forgetting deletes.
     ///
     /// # Panics
     /// If one has another, or does not answer.
     pub async fn assert_equal(&self, bucket: &str) -> Digest {
-        let first = self.digest(1, bucket).await;
-        for (_, number) in self.nodes.iter().zip(1..).skip(1) {
-            assert_eq!(
-                self.digest(number, bucket).await,
-                first,
-                "node {number} differs from node 1"
-            );
+        self.wait_until_equal(bucket, FORGOTTEN_WITHIN).await
+    }
+
+    /// Waits until all nodes hold the same of a bucket. Reads nothing: a read would repair.
+    ///
+    /// # Panics
+    /// If they do not within `within`, or one does not answer.
+    pub async fn wait_until_equal(&self, bucket: &str, within: Duration) -> Digest {
+        let until = now() + within;
+        loop {
+            let mut digests = Vec::new();
+            for (_, number) in self.nodes.iter().zip(1..) {
+                digests.push(self.digest(number, bucket).await);
+            }
+            if digests.iter().all(|digest| *digest == digests[0]) {
+                return digests.swap_remove(0);
+            }
+            assert!(now() < until, "still different after {within:?}: {digests:?}");
+            sleep(LOOK_EVERY).await;
         }
-        first
     }
 
     fn running(&mut self) -> Vec<u8> {

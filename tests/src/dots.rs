@@ -28,16 +28,13 @@ impl Dots {
     /// If another put has the dot.
     pub fn acknowledged(&mut self, bucket: &str, key: &str, context: &CausalContext) -> Dot {
         let seen = opened(bucket, key, context);
-        let mut actors = seen.iter().map(|(actor, _)| actor);
-        let actor = actors.next().expect("a put has seen itself");
-        assert_eq!(
-            actors.next(),
-            None,
-            "a put without a context has seen only its leader's writes"
-        );
-        let dot = Dot { actor, seq: seen.max_seq(actor) };
-        self.note(dot, key);
-        dot
+        // An earlier attempt that another node led has its own dot, which the one that succeeded replaces.
+        for (actor, seqs) in seen.iter() {
+            self.note(Dot { actor, seq: seqs.max() }, key);
+        }
+        let whole = seen.iter().find(|(_, seqs)| seqs.contains(1));
+        let (actor, seqs) = whole.or(seen.iter().next()).expect("a put has seen itself");
+        Dot { actor, seq: seqs.max() }
     }
 
     /// Takes note of every value that a store holds of a bucket, acknowledged or not.

@@ -6,6 +6,9 @@
 //! - [`in_process`], [`machine`]: a cluster of whole nodes inside the test's process
 //! - [`memory_network`], [`faults`], [`stepped_clock`]: what those nodes take for the world
 //! - [`sim`]: whole clusters under faults, in simulated time, each run from one seed
+//! - [`chaos`]: real processes in every kind of trouble
+//! - [`linearizable`]: whether operations could have happened one after the other
+//! - [`fuzz`]: decoders fed with bytes that are nearly right
 //! - [`load`]: what keeps a cluster busy while something happens to it
 //! - [`setting`]: what the environment of a run may set, its seed above all
 //! - [`dots`]: what was minted, told from contexts and stores
@@ -18,10 +21,13 @@ pub mod address;
 pub mod admin;
 pub mod bench;
 pub mod binary;
+pub mod chaos;
 pub mod cluster;
 pub mod dots;
 pub mod faults;
+pub mod fuzz;
 pub mod in_process;
+pub mod linearizable;
 pub mod load;
 pub mod machine;
 pub mod memory_network;

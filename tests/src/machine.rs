@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use starling_node::blocking::Blocking;
+use starling_node::disk::{LookUp, Space};
 use starling_node::net::Network;
 use starling_node::overview::{Digest, Overview};
 use starling_node::time::now;
@@ -26,6 +27,8 @@ use crate::stepped_clock::SteppedClock;
 /// How long what is left of a node may take to end.
 const END_WITHIN: Duration = Duration::from_secs(30);
 const BLOCKING_THREADS: usize = 4;
+/// What a test does not fill.
+const ROOMY: u64 = 1 << 40;
 
 /// What a machine keeps its data on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub struct Machine {
     faults: Faults,
     clock: Arc<SteppedClock>,
     data: Data,
+    space: Arc<Mutex<Space>>,
     boots: u32,
     starts: u8,
     running: Option<Running>,
@@ -78,6 +82,7 @@ impl Machine {
             faults,
             clock,
             data,
+            space: Arc::new(Mutex::new(Space { free: ROOMY, total: ROOMY })),
             boots: 1,
             starts: 0,
             running,
@@ -267,6 +272,16 @@ impl Machine {
         self.config.data_dir.join("store")
     }
 
+    /// How much space the node finds on its disk from now on.
+    pub fn set_space(&self, space: Space) {
+        *self.space.lock() = space;
+    }
+
+    fn disk_space(&self) -> LookUp {
+        let space = self.space.clone();
+        Arc::new(move || Ok(*space.lock()))
+    }
+
     fn seams(&self) -> Seams {
         let mut seed = [0; 32];
         (seed[0], seed[1]) = (self.number, self.starts);
@@ -277,7 +292,9 @@ impl Machine {
             seed,
             blocking: Blocking::pool(BLOCKING_THREADS),
             sync_every_max: Duration::ZERO,
+            compare_every: starling_node::repair::COMPARE_EVERY,
             data: self.data.clone(),
+            disk_space: Some(self.disk_space()),
             planted: Planted::NONE,
             boot_id: format!("boot-{}", self.boots),
             fatal: Arc::new(move |reason| {

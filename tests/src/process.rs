@@ -118,20 +118,27 @@ impl Node {
     /// # Panics
     /// If it exits first, or takes longer than `within`; with the end of its log.
     pub async fn ready(&mut self, within: Duration) {
+        if let Err(why) = self.serves(within).await {
+            panic!("{why}:\n{}", self.log_end());
+        }
+    }
+
+    /// Waits until the node serves.
+    ///
+    /// # Errors
+    /// What happened instead: it exited first, or takes longer than `within`.
+    pub async fn serves(&mut self, within: Duration) -> Result<(), String> {
         let until = now() + within;
         loop {
             if let Ok(Answer { status: 200, .. }) = self.ask("/health/ready").await {
-                return;
+                return Ok(());
             }
             if let Some(status) = self.exited() {
-                panic!("node {} ended with {status}:\n{}", self.number, self.log_end());
+                return Err(format!("node {} ended with {status}", self.number));
             }
-            assert!(
-                now() < until,
-                "node {} does not serve after {within:?}:\n{}",
-                self.number,
-                self.log_end()
-            );
+            if now() >= until {
+                return Err(format!("node {} does not serve after {within:?}", self.number));
+            }
             sleep(LOOK_EVERY).await;
         }
     }
@@ -170,10 +177,15 @@ impl Node {
     /// # Panics
     /// As [`Node::exit`].
     pub async fn terminate(&mut self, within: Duration) -> ExitStatus {
-        self.signal(Signal::TERM);
+        self.ask_to_stop();
         let status = self.exit(within).await;
         self.child = None;
         status
+    }
+
+    /// Asks the process to stop in good order (SIGTERM), and does not wait for it.
+    pub fn ask_to_stop(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// Stops the process from running at all, with its connections open (SIGSTOP).
@@ -214,11 +226,13 @@ impl Node {
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// Where [`Node::log`] is.
+    pub fn log_path(&self) -> PathBuf {
         self.folder.join(format!("node{}.log", self.number))
     }
 
-    fn exited(&mut self) -> Option<ExitStatus> {
+    /// How the process ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().expect("the child can be waited for")
     }
 

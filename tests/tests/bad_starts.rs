@@ -8,12 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use starling_tests::address::{ADMIN_PORT, INTERNODE_PORT, NATIVE_PORT};
+use starling_tests::cluster::READY_WITHIN;
 use starling_tests::{Cluster, ClusterBuilder};
 
 const BUCKET: &str = "demo.things";
-/// How long a start that cannot succeed may take to say so, on a machine that also runs other tests.
-const REFUSED_WITHIN: Duration = Duration::from_secs(20);
+/// How long a start that cannot succeed may take to say so, on a machine that also runs other tests. A node waits
+/// for 10 s of it where another process has its data.
+const REFUSED_WITHIN: Duration = Duration::from_secs(30);
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A cluster of one node that was founded, holds a value, and is stopped.
 struct Stopped {
@@ -111,7 +114,8 @@ async fn a_data_directory_in_use_is_named_and_its_owner_goes_on() {
     assert_eq!(status.code(), Some(1), "{said}");
     let path = second.node(1).config_path();
     for part in [
-        "in use by another process",
+        "waiting up to 10 s",
+        "another process has the data directory",
         &data_dir.display().to_string(),
         "data_dir",
         &path.display().to_string(),
@@ -123,6 +127,31 @@ async fn a_data_directory_in_use_is_named_and_its_owner_goes_on() {
     bucket.overwrite("key", "value").await.expect("the owner takes writes");
     owner.cluster.node(1).kill();
     owner.assert_unharmed("a second node in the directory").await;
+}
+
+#[tokio::test]
+async fn a_data_directory_that_is_given_up_in_time_is_taken_over() {
+    let mut owner = Stopped::founded(Cluster::builder()).await;
+    owner.cluster.start().await;
+    // The same node once more, as after a kill -9 whose process has not ended yet.
+    let mut next = Cluster::builder().nodes(1).prepare();
+    fs::write(next.node(1).config_path(), &owner.config).expect("the folder can be written");
+    next.node(1).start();
+    let waits = async |next: &mut Cluster| {
+        while !next.node(1).log().contains("waiting up to 10 s") {
+            assert!(next.node(1).is_running(), "{}", next.node(1).log());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(REFUSED_WITHIN, waits(&mut next)).await.expect("it waits for the owner");
+    owner.cluster.node(1).kill();
+    // It listens where the owner did.
+    let served = owner.cluster.wait_until(1, READY_WITHIN, |overview| overview.node.is_some());
+    served.await;
+    let bucket = owner.cluster.client().await.bucket(BUCKET).await.expect("the next is up");
+    assert_eq!(bucket.get("key").await.expect("the next is up").siblings, ["value"]);
+    assert!(next.node(1).terminate(STOPS_WITHIN).await.success());
+    owner.assert_unharmed("a process that waited for another").await;
 }
 
 #[tokio::test]
@@ -186,7 +215,7 @@ async fn a_data_directory_without_its_identity_is_refused() {
     let (config, data_dir) = (node.config.clone(), node.cluster.node(1).data_dir());
     let (path, away) = (data_dir.join("IDENTITY"), node.file("away"));
     fs::rename(&path, &away).expect("it is there");
-    let told = [&data_dir.display().to_string(), "is no member", "data_dir"];
+    let told = [&data_dir.display().to_string(), "another identity", "data_dir"];
     node.refused("no identity", &config, &told).await;
     fs::rename(&away, &path).expect("the folder can be written");
     node.assert_unharmed("no identity").await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use starling_tests::sim::check::check;
+use starling_tests::sim::check::{Losses, check};
 use starling_tests::sim::history::{Covers, Level, Operation, Outcome, Value, What, Write};
 
 /// Everything in these histories happens before.
@@ -43,7 +43,7 @@ fn not_below(begin: u64, end: u64, values: &[Value], floor: &[Value]) -> Operati
 
 /// The promises that a history breaks, in alphabetical order.
 fn broken(history: &[Operation]) -> Vec<&'static str> {
-    let mut promises: Vec<_> = check(history, Duration::from_millis(HEALED))
+    let mut promises: Vec<_> = check(history, Duration::from_millis(HEALED), &Losses::default())
         .into_iter()
         .map(|violation| violation.promise)
         .collect();
@@ -149,4 +149,29 @@ fn in_the_end_every_acknowledged_value_is_there_whatever_its_level() {
     assert!(broken(&before).is_empty());
     let after = [one(0), read_at(Level::All, HEALED, HEALED + 1, &[])];
     assert_eq!(broken(&after), [VANISHED]);
+}
+
+#[test]
+fn what_was_shown_may_go_with_the_power_and_what_was_acknowledged_may_not() {
+    let broken_by = |outcome, loss| {
+        let history = [put(0, 1, 1, &[], outcome), read(2, 3, &[1]), read(6, 7, &[])];
+        let losses = Losses { power: vec![Duration::from_millis(loss)], disks: Vec::new() };
+        !check(&history, Duration::from_millis(HEALED), &losses).is_empty()
+    };
+    assert!(!broken_by(Outcome::Unknown, 5));
+    assert!(broken_by(Outcome::Unknown, 1), "the power failed before");
+    assert!(broken_by(Outcome::Acked, 5));
+}
+
+#[test]
+fn what_one_replica_acknowledged_may_go_with_its_disk_and_what_a_quorum_did_may_not() {
+    let broken_by = |level: Level| {
+        let mut put = put(0, 1, 1, &[], Outcome::Acked);
+        put.level = level;
+        let history = [put, read_at(Level::All, HEALED, HEALED + 1, &[])];
+        let losses = Losses { power: Vec::new(), disks: vec![Duration::from_millis(5)] };
+        !check(&history, Duration::from_millis(HEALED), &losses).is_empty()
+    };
+    assert!(!broken_by(Level::One));
+    assert!(broken_by(Level::Quorum));
 }

@@ -7,7 +7,7 @@ use starling_storage::planted::Bug;
 use starling_tests::sim::Summary;
 
 /// Seeds that once broke a promise, and the first few.
-const SEEDS: &[u64] = &[1, 2, 3, 11, 12, 17, 42, 44];
+const SEEDS: &[u64] = &[1, 2, 3, 9, 11, 12, 17, 42, 44, 71, 238];
 /// Bugs that few seeds suffice to find: the others are for `make sim ARGS="--bug all"`.
 const QUICKLY_FOUND: &[Bug] =
     &[Bug::AcknowledgeBeforeSync, Bug::PutIgnoresContext, Bug::ReadOneShort];

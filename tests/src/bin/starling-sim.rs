@@ -33,6 +33,9 @@ struct Flags {
     /// Runs one seed, with logs of the nodes and everything the clients did on standard error.
     #[arg(long)]
     verbose: bool,
+    /// What is logged with --verbose.
+    #[arg(long, value_name = "FILTER", default_value = "info,turmoil=warn", requires = "verbose")]
+    log: String,
     /// Runs one seed in this process and prints its summary as JSON.
     #[arg(long, hide = true, requires = "seed")]
     one: bool,
@@ -66,8 +69,7 @@ fn named(name: &str) -> anyhow::Result<Bug> {
 
 fn run_here(seed: u64, flags: &Flags) -> anyhow::Result<ExitCode> {
     if flags.verbose {
-        let filter = "info,turmoil=warn";
-        tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).init();
+        tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(&flags.log).init();
     }
     let bug = flags.bug.as_deref().map(named).transpose()?;
     let outcome = sim::run(seed, bug.map_or(Planted::NONE, Planted::new));

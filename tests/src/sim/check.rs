@@ -4,6 +4,7 @@
 //!
 //! - **Nothing established vanishes**: what a quorum acknowledged or showed is in every later quorum read,
 //!   unless a write that had seen it may have replaced it. At the end that holds for every acknowledged write.
+//!   What was only shown may be on one machine, and go with its power or its disk.
 //! - **Nothing replaced returns**: once a write that had seen a value is acknowledged, no later quorum read
 //!   shows the value, unless its put was repeated: each attempt may count as a write of its own.
 //! - **Nothing is below its floor**: a read that was given a context shows what that had seen, or what replaced it.
@@ -35,14 +36,23 @@ impl fmt::Display for Violation {
     }
 }
 
+/// When machines lost what they held.
+#[derive(Clone, Debug, Default)]
+pub struct Losses {
+    /// The power of one failed or more: what was not synced there is gone.
+    pub power: Vec<Duration>,
+    /// The disk of one was lost.
+    pub disks: Vec<Duration>,
+}
+
 /// Judges all operations; those at the end, at [`Level::All`] and after `healed`, see everything.
-pub fn check(operations: &[Operation], healed: Duration) -> Vec<Violation> {
+pub fn check(operations: &[Operation], healed: Duration, losses: &Losses) -> Vec<Violation> {
     let mut keys: BTreeMap<u8, Vec<&Operation>> = BTreeMap::new();
     for operation in operations {
         keys.entry(operation.key).or_default().push(operation);
     }
     keys.into_iter()
-        .flat_map(|(key, operations)| Key::new(key, operations, healed).check())
+        .flat_map(|(key, operations)| Key::new(key, operations, healed, losses).check())
         .collect()
 }
 
@@ -52,22 +62,36 @@ struct Key<'a> {
     operations: Vec<&'a Operation>,
     puts: BTreeMap<Value, (&'a Operation, &'a Write)>,
     healed: Duration,
+    losses: &'a Losses,
+}
+
+impl Losses {
+    fn is_none(&self) -> bool {
+        self.power.is_empty() && self.disks.is_empty()
+    }
 }
 
 impl<'a> Key<'a> {
-    fn new(key: u8, operations: Vec<&'a Operation>, healed: Duration) -> Key<'a> {
+    fn new(
+        key: u8,
+        operations: Vec<&'a Operation>,
+        healed: Duration,
+        losses: &'a Losses,
+    ) -> Key<'a> {
         let puts = operations.iter().filter_map(|operation| {
             let write = operation.write()?;
             Some((write.value?, (*operation, write)))
         });
-        Key { key, puts: puts.collect(), operations, healed }
+        Key { key, puts: puts.collect(), operations, healed, losses }
     }
 
     fn check(&self) -> Vec<Violation> {
         let mut violations = Vec::new();
         for read in &self.operations {
             if let What::Read { values: Some(values), floor } = &read.what {
-                let unseen = floor.iter().filter(|value| !values.contains(value));
+                let unseen = floor.iter().filter(|value| {
+                    !values.contains(value) && (self.is_acked(**value) || self.losses.is_none())
+                });
                 violations.extend(unseen.filter_map(|value| {
                     self.vanished("a read is not below its floor", read, *value)
                 }));
@@ -91,6 +115,22 @@ impl<'a> Key<'a> {
         read.level == Level::All && read.begin >= self.healed
     }
 
+    fn was_lost(&self, from: Duration, to: Duration) -> bool {
+        let mut losses = self.losses.power.iter().chain(&self.losses.disks);
+        losses.any(|at| (from..=to).contains(at))
+    }
+
+    /// Whether enough replicas acknowledged the write for `read` to know of it: a quorum, or in the end any, unless the disk of the one that
+    /// acknowledged it may have been lost.
+    fn lasts(&self, write: &Operation, read: &Operation) -> bool {
+        let disk_lost = self.losses.disks.iter().any(|at| *at >= write.begin);
+        write.level >= Level::Quorum || self.is_final(read) && !disk_lost
+    }
+
+    fn is_acked(&self, value: Value) -> bool {
+        self.puts.get(&value).is_some_and(|(_, put)| put.outcome == Outcome::Acked)
+    }
+
     /// The values that `read` must know of, and since when.
     fn established(&self, read: &Operation) -> BTreeMap<Value, Duration> {
         let mut established = BTreeMap::new();
@@ -99,14 +139,14 @@ impl<'a> Key<'a> {
             *known = since.min(*known);
         };
         for (value, (operation, write)) in &self.puts {
-            let enough = operation.level >= Level::Quorum || self.is_final(read);
-            if enough && write.outcome == Outcome::Acked {
+            if self.lasts(operation, read) && write.outcome == Outcome::Acked {
                 add(*value, operation.end);
             }
         }
         for operation in &self.operations {
             if let What::Read { values: Some(values), .. } = &operation.what
                 && operation.level >= Level::Quorum
+                && !self.was_lost(operation.begin, read.end)
             {
                 values.iter().for_each(|value| add(*value, operation.end));
             }
@@ -135,10 +175,9 @@ impl<'a> Key<'a> {
         if read.level < Level::Quorum || self.puts.get(&value).is_none_or(|(_, put)| put.repeated) {
             return None;
         }
-        let final_read = self.is_final(read);
         let replaced = self.operations.iter().any(|operation| {
             operation.end <= read.begin
-                && (operation.level >= Level::Quorum || final_read)
+                && self.lasts(operation, read)
                 && operation.write().is_some_and(|write| {
                     write.outcome == Outcome::Acked && self.surely_covers(operation, write, value)
                 })

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use starling_node::blocking::Blocking;
 use starling_node::config::{Config, Listen};
+use starling_node::disk::{LookUp, Space};
 use starling_node::{Data, Node, Seams};
 use starling_ring::{BucketMode, Keyspace, PartitionerKind, ReplicationStrategy};
 use starling_storage::planted::Planted;
@@ -22,6 +23,7 @@ use super::scenario::Scenario;
 const NATIVE_PORT: u16 = 9050;
 const INTERNODE_PORT: u16 = 7000;
 const ADMIN_PORT: u16 = 9180;
+const DISK_BYTES: u64 = 1 << 30;
 /// The keyspace of every run.
 pub const KEYSPACE: &str = "sim";
 
@@ -36,8 +38,11 @@ pub struct Machine {
     boots: AtomicU64,
     starts: AtomicU64,
     fatal: Arc<AtomicBool>,
+    is_full: Arc<AtomicBool>,
     planted: Planted,
     sync_every_max: Duration,
+    compare_every: Duration,
+    network: SimNetwork,
 }
 
 #[derive(Clone)]
@@ -58,8 +63,11 @@ impl Machine {
             boots: AtomicU64::new(0),
             starts: AtomicU64::new(0),
             fatal: Arc::default(),
+            is_full: Arc::default(),
             planted,
             sync_every_max: scenario.sync_every_max[usize::from(number) - 1],
+            compare_every: scenario.compare_every,
+            network: SimNetwork::default(),
         })
     }
 
@@ -71,6 +79,11 @@ impl Machine {
     /// Where clients connect.
     pub fn native(&self) -> SocketAddr {
         SocketAddr::from((self.address(), NATIVE_PORT))
+    }
+
+    /// Hears nothing of what others say over some of their connections before the run has lasted so long.
+    pub fn be_deaf(&self, until: Duration) {
+        self.network.be_deaf(until);
     }
 
     /// Its store as it is on disk now.
@@ -88,12 +101,14 @@ impl Machine {
         let Disk { store, files } = self.disk.lock().clone();
         let fatal = self.fatal.clone();
         let seams = Seams {
-            network: Arc::new(SimNetwork),
+            network: Arc::new(self.network.clone()),
             wall_clock: self.clock.clone(),
             seed,
             blocking: Blocking::Inline,
             sync_every_max: self.sync_every_max,
+            compare_every: self.compare_every,
             data: Data::Memory(store, files),
+            disk_space: Some(self.disk_space()),
             boot_id: format!("boot-{}-{}", self.number, self.boots.load(Ordering::Relaxed)),
             fatal: Arc::new(move |_| fatal.store(true, Ordering::Relaxed)),
             planted: self.planted,
@@ -106,6 +121,24 @@ impl Machine {
     pub fn lose_power(&self, kept: usize) {
         self.disk.lock().store.crash_keeping(kept);
         self.boots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The disk has no space left for data, or all of it again.
+    pub fn fill_disk(&self, full: bool) {
+        self.is_full.store(full, Ordering::Relaxed);
+    }
+
+    fn disk_space(&self) -> LookUp {
+        let is_full = self.is_full.clone();
+        Arc::new(move || {
+            let free = if is_full.load(Ordering::Relaxed) { 0 } else { DISK_BYTES };
+            Ok(Space { free, total: DISK_BYTES })
+        })
+    }
+
+    /// The disk is replaced by an empty one.
+    pub fn lose_disk(&self) {
+        *self.disk.lock() = Disk::empty();
     }
 
     /// Whether the node has asked to be ended since this was last asked.
@@ -142,6 +175,8 @@ fn config(number: u8, scenario: &Scenario) -> Config {
         slot_bits: scenario.slot_bits,
         insecure: true,
         hints_bytes_max: scenario.hints_bytes_max,
+        disk_reserve_bytes: DISK_BYTES / 8,
+        repair_bytes_max: if scenario.repair { 32 << 20 } else { 0 },
         keyspaces: vec![Keyspace {
             name: KEYSPACE.to_owned(),
             strategy: ReplicationStrategy::Simple {

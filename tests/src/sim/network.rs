@@ -1,18 +1,46 @@
 //! The simulated network behind the seams of node and client.
 //!
-//! It decides nothing: turmoil delivers, delays, holds and drops, as the faults of the run tell it.
+//! It decides nothing: turmoil delivers, delays, holds and drops, as the faults of the run tell it; and a node is deaf to some of its
+//! connections while it is told to be, so that what was sent over them arrives long after the sender has given up.
 
+use std::future::Future as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use starling_client::seams::{self, Reader, Writer};
 use starling_node::net::{BoxFuture, Listener, Network, Stream};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Sleep, sleep};
+use turmoil::net::tcp::OwnedReadHalf;
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::workload::elapsed;
+
 /// What a node calls the network.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SimNetwork;
+#[derive(Clone, Debug, Default)]
+pub struct SimNetwork {
+    deafness: Arc<Deafness>,
+}
+
+/// Until when a node reads nothing from every second connection that it accepted.
+#[derive(Debug, Default)]
+struct Deafness {
+    until: Mutex<Duration>,
+    accepted: AtomicU64,
+}
+
+impl SimNetwork {
+    /// Reads nothing from some of the connections of others before the run has lasted so long.
+    pub fn be_deaf(&self, until: Duration) {
+        *self.deafness.until.lock() = until;
+    }
+}
 
 impl Network for SimNetwork {
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {
@@ -26,7 +54,8 @@ impl Network for SimNetwork {
         Box::pin(async move {
             // A simulated host has one address and binds it as "any".
             let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, at.port())).await?;
-            Ok(Box::new(SimListener { listener, at }) as Box<dyn Listener>)
+            let deafness = self.deafness.clone();
+            Ok(Box::new(SimListener { listener, at, deafness }) as Box<dyn Listener>)
         })
     }
 }
@@ -34,13 +63,42 @@ impl Network for SimNetwork {
 struct SimListener {
     listener: TcpListener,
     at: SocketAddr,
+    deafness: Arc<Deafness>,
+}
+
+/// The receiving half of an accepted connection.
+struct SimReader {
+    inner: OwnedReadHalf,
+    deafness: Option<Arc<Deafness>>,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncRead for SimReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let until =
+            self.deafness.as_ref().map_or(Duration::ZERO, |deafness| *deafness.until.lock());
+        let rest = until.saturating_sub(elapsed());
+        if !rest.is_zero() || self.waiting.is_some() {
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(rest)));
+            ready!(waiting.as_mut().poll(task));
+            self.waiting = None;
+        }
+        Pin::new(&mut self.inner).poll_read(task, buffer)
+    }
 }
 
 impl Listener for SimListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Stream, SocketAddr)>> {
         Box::pin(async move {
             let (stream, from) = self.listener.accept().await?;
-            let (reader, writer) = stream.into_split();
+            let (inner, writer) = stream.into_split();
+            let is_second = self.deafness.accepted.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+            let deafness = is_second.then(|| self.deafness.clone());
+            let reader = SimReader { inner, deafness, waiting: None };
             Ok((Stream::new(reader, writer), from))
         })
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use starling_ring::Ring;
 use starling_storage::keys::{storage_key, table_id};
 use starling_storage::planted::Planted;
-use starling_storage::{Family, Store};
+use starling_storage::{Family, Store, values};
 use tokio::time::sleep;
 use turmoil::{Builder, Sim};
 use xxhash_rust::xxh3::xxh3_64;
@@ -27,8 +27,8 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(12);
 const HEALED: &str = "what is healed works again";
 /// After that every hint is handed over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(15);
-/// What clients wait between two operations, at most.
-const THINK_MAX: Duration = Duration::from_millis(150);
+/// After that replicas have compared, and hold the same.
+const COMPARED_WITHIN: Duration = Duration::from_secs(45);
 /// Much later than any run should take.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 
@@ -88,9 +88,9 @@ pub fn run(seed: u64, planted: Planted) -> Outcome {
     let mut settled = false;
     loop {
         stage.act(&mut sim);
-        if !settled && sim.elapsed() >= scenario.heal_at + SETTLED_WITHIN {
+        if !settled && sim.elapsed() >= scenario.heal_at + agree_within(&scenario) {
             settled = true;
-            if scenario.network_only
+            if (scenario.network_only || scenario.repair)
                 && let Some(ring) = &audit.lock().ring
             {
                 let unread = "replicas agree without a read";
@@ -108,7 +108,7 @@ pub fn run(seed: u64, planted: Planted) -> Outcome {
         }
     }
     let operations = record.operations();
-    violations.extend(check(&operations, scenario.heal_at));
+    violations.extend(check(&operations, scenario.heal_at, &scenario.losses()));
     let audit = std::mem::take(&mut *audit.lock());
     violations.extend(audit.violations);
     if let Some(ring) = audit.ring {
@@ -119,6 +119,11 @@ pub fn run(seed: u64, planted: Planted) -> Outcome {
     violations.extend(panics.map(|panic| broken("nothing panics", panic)));
     let trace = trace(&operations, &machines);
     Outcome { scenario, operations, violations, trace }
+}
+
+/// After everything is healed replicas hold the same within this, without a read.
+fn agree_within(scenario: &Scenario) -> Duration {
+    if scenario.repair { COMPARED_WITHIN } else { SETTLED_WITHIN }
 }
 
 fn build(scenario: &Scenario) -> Sim<'static> {
@@ -149,7 +154,7 @@ fn add_clients(
             if scenario.busy {
                 worker.keep_busy(scenario.heal_at);
             }
-            worker.work(scenario.heal_at, THINK_MAX).await;
+            worker.work(scenario.heal_at, scenario.think_max).await;
             sleep(RECOVERED_WITHIN).await;
             if worker.read(0, Level::Quorum).await.is_none() {
                 let what = format!("client {number} cannot read at QUORUM");
@@ -163,10 +168,10 @@ fn add_clients(
         sleep(scenario.heal_at).await;
         let mut auditor = Worker::connect(0, &scenario, nodes, record).await;
         audit.lock().ring = Some(auditor.ring());
-        sleep(SETTLED_WITHIN + Duration::from_millis(10)).await;
+        sleep(agree_within(&scenario) + Duration::from_millis(10)).await;
         // The first look repairs; hints may come after it, and what they bring the second look repairs.
         for looks in 1..=2 {
-            let look_until = SETTLED_WITHIN * looks + LIVE_WITHIN;
+            let look_until = agree_within(&scenario) + SETTLED_WITHIN * looks + LIVE_WITHIN;
             for key in 0..usize::from(scenario.keys) {
                 while auditor.read(key, Level::All).await.is_none() {
                     if elapsed() > scenario.heal_at + look_until {
@@ -225,6 +230,10 @@ impl Stage<'_> {
                 self.end(sim, node);
                 self.machine(node).lose_power(usize::from(kept));
             }
+            Fault::Wipe(node) => {
+                self.end(sim, node);
+                self.machine(node).lose_disk();
+            }
             Fault::Blackout => {
                 for node in 1..=self.scenario.nodes {
                     self.end(sim, node);
@@ -247,6 +256,14 @@ impl Stage<'_> {
                     sim.hold(address(node), address(other));
                 }
             }
+            Fault::ReleaseAll(node) => {
+                for other in self.others(node) {
+                    sim.release(address(node), address(other));
+                }
+            }
+            Fault::Deaf(node, ms) => {
+                self.machine(node).be_deaf(now + Duration::from_millis(u64::from(ms)));
+            }
             Fault::HealNetwork => self.heal_network(sim),
             Fault::Latency(max) => {
                 sim.set_max_message_latency(Duration::from_millis(u64::from(max)));
@@ -257,6 +274,7 @@ impl Stage<'_> {
             Fault::ClockDrift(node, ppm) => self.machine(node).clock.drift(now, i64::from(ppm)),
             Fault::Cold(node, cold) => self.machine(node).store().make_cold(cold),
             Fault::Stalled(node, stalled) => self.machine(node).store().make_stalled(stalled),
+            Fault::Full(node, full) => self.machine(node).fill_disk(full),
             Fault::SyncFails(node) => self.machine(node).store().make_sync_fail(true),
         }
     }
@@ -298,8 +316,10 @@ impl Stage<'_> {
         self.heal_network(sim);
         for (node, machine) in (1..).zip(self.machines) {
             machine.clock.repair();
+            machine.be_deaf(Duration::ZERO);
             machine.store().make_cold(false);
             machine.store().make_stalled(false);
+            machine.fill_disk(false);
             self.start(sim, node);
         }
     }
@@ -324,7 +344,13 @@ fn check_replicas(
             let store = machine.expect("members are machines").store();
             (address, state(store.as_ref(), &stored))
         });
-        let states: Vec<_> = states.collect();
+        let mut states: Vec<_> = states.collect();
+        // Replicas forget a delete within moments of one another.
+        if states.iter().any(|(_, state)| state.is_none()) {
+            for (_, state) in &mut states {
+                *state = state.take().filter(|state| values::tombstone(state).is_none());
+            }
+        }
         if states.iter().any(|(_, state)| *state != states[0].1) {
             let evidence = format!("{}: {states:?}", name(key));
             violations.push(broken(promise, evidence));

@@ -8,6 +8,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
+use super::check::Losses;
+
 /// The first fault comes after the cluster had time to form.
 const QUIET_FIRST: Duration = Duration::from_secs(8);
 
@@ -31,6 +33,8 @@ pub struct Scenario {
     /// Their connections are never idle, so that a request may wait for its deadline: a node that is silent
     /// altogether is left earlier.
     pub busy: bool,
+    /// What they wait between two operations, at most.
+    pub think_max: Duration,
     /// Keys they share.
     pub keys: u8,
     /// The longest that a message travels.
@@ -41,6 +45,10 @@ pub struct Scenario {
     pub habit: Habit,
     /// Nothing goes wrong but the network, and hints have room: all replicas agree without a read.
     pub network_only: bool,
+    /// Replicas compare what they hold; else only hints and reads mend what differs.
+    pub repair: bool,
+    /// How often, on average: often enough, and deletes are forgotten while what they replaced is still on its way.
+    pub compare_every: Duration,
     /// When faults end and everything is healed.
     pub heal_at: Duration,
     /// What goes wrong, in order of time.
@@ -67,6 +75,8 @@ pub enum Fault {
     Kill(u8),
     /// The power fails, and so many of the batches that were not synced survive.
     PowerCut(u8, u8),
+    /// The disk is lost: the node is gone, and will start with an empty one.
+    Wipe(u8),
     /// The power of every machine fails, and nothing that was not synced survives.
     Blackout,
     /// Every dead node is started again.
@@ -83,8 +93,12 @@ pub enum Fault {
     Hold(u8, u8),
     /// Messages between a node and every other wait until the network is healed.
     HoldAll(u8),
+    /// What waited between a node and every other goes on.
+    ReleaseAll(u8),
     /// Nothing passes between a client and a node.
     CutClient(u8, u8),
+    /// A node reads nothing from some of its connections for so many milliseconds.
+    Deaf(u8, u16),
     /// The network is whole again.
     HealNetwork,
     /// Messages travel up to so many milliseconds.
@@ -97,6 +111,8 @@ pub enum Fault {
     Cold(u8, bool),
     /// The store refuses writes that cannot wait (or takes them again).
     Stalled(u8, bool),
+    /// The disk has no space for data (or has again).
+    Full(u8, bool),
     /// The next sync of the log fails.
     SyncFails(u8),
 }
@@ -115,7 +131,13 @@ impl Scenario {
         let habits = [Habit::Mixed, Habit::Mixed, Habit::Append, Habit::Merge, Habit::Recreate];
         let habit = *habits.choose(&mut random).expect("not empty");
         let network_only = random.random_ratio(1, 4);
-        let hints_bytes_max = *[4 << 10, 64 << 10, 64 << 20].choose(&mut random).expect("some");
+        let hints_bytes_max = *[0, 4 << 10, 64 << 10, 64 << 20].choose(&mut random).expect("some");
+        let repair = random.random_ratio(2, 3);
+        let compare_ms = *[10_000, 2_000, 200, 200].choose(&mut random).expect("not empty");
+        let hints_bytes_max = if network_only && !repair { 64 << 20 } else { hints_bytes_max };
+        let latency_ms_max = *[2, 10, 50].choose(&mut random).expect("not empty");
+        // Where messages take long, others are read and written meanwhile.
+        let (is_slow, is_eager) = (latency_ms_max == 50, random.random());
         let heal_at = QUIET_FIRST + Duration::from_secs(random.random_range(20..60));
         let mut scenario = Scenario {
             seed,
@@ -123,19 +145,35 @@ impl Scenario {
             replication_factor,
             racks: *[1, 2, 3, nodes].choose(&mut random).expect("not empty"),
             slot_bits: random.random_range(4..=8),
-            hints_bytes_max: if network_only { 64 << 20 } else { hints_bytes_max },
+            hints_bytes_max,
             clients: random.random_range(2..=5),
             busy: random.random_ratio(1, 3),
-            keys: random.random_range(1..=8),
-            latency_max: Duration::from_millis(*[2, 10, 50].choose(&mut random).expect("some")),
+            // Many keys are seldom read: what mends them is not a client that happens to come by.
+            keys: if random.random_ratio(1, 3) { 48 } else { random.random_range(1..=8) },
+            think_max: Duration::from_millis(if is_slow && is_eager { 10 } else { 150 }),
+            latency_max: Duration::from_millis(latency_ms_max),
             sync_every_max,
             habit,
             network_only,
+            repair,
+            compare_every: Duration::from_millis(compare_ms),
             heal_at,
             faults: Vec::new(),
         };
         scenario.draw_faults(&mut random);
         scenario
+    }
+
+    /// When machines lose what they hold.
+    pub fn losses(&self) -> Losses {
+        let times = |of: &dyn Fn(&Fault) -> bool| {
+            let faults = self.faults.iter().filter(|(_, fault)| of(fault));
+            faults.map(|(at, _)| *at).collect()
+        };
+        Losses {
+            power: times(&|fault| matches!(fault, Fault::PowerCut(..) | Fault::Blackout)),
+            disks: times(&|fault| matches!(fault, Fault::Wipe(_))),
+        }
     }
 
     fn draw_faults(&mut self, random: &mut StdRng) {
@@ -148,6 +186,15 @@ impl Scenario {
             }
             self.draw_fault(at, random);
         }
+        // One disk at most: what a quorum acknowledged survives that.
+        if !self.network_only && random.random_ratio(1, 3) {
+            let node = random.random_range(1..=self.nodes);
+            let after = self.heal_at - QUIET_FIRST;
+            let at = QUIET_FIRST + after.mul_f64(random.random_range(0.0..0.9));
+            self.faults.push((at, Fault::Wipe(node)));
+            let over = at + Duration::from_millis(random.random_range(50..=8_000));
+            self.faults.push((over, Fault::Start(node)));
+        }
         self.faults.retain(|(at, _)| *at < self.heal_at);
         self.faults.sort_by_key(|(at, _)| *at);
     }
@@ -156,7 +203,7 @@ impl Scenario {
         let node = random.random_range(1..=self.nodes);
         let other = (node + random.random_range(1..self.nodes) - 1) % self.nodes + 1;
         let over = at + Duration::from_millis(random.random_range(50..=12_000));
-        let kinds = if self.network_only { 9..20 } else { 0..29 };
+        let kinds = if self.network_only { 9..30 } else { 0..41 };
         let (fault, end) = match random.random_range(kinds) {
             0..=5 => (Fault::Kill(node), Fault::Start(node)),
             6..=7 => (Fault::PowerCut(node, random.random_range(0..8)), Fault::Start(node)),
@@ -176,21 +223,29 @@ impl Scenario {
                 (Fault::CutClient(client, node), Fault::HealNetwork)
             }
             19 => (Fault::Latency(random.random_range(1..=800)), Fault::HealNetwork),
-            20..=21 => {
+            20..=21 => return self.draw_stutter(node, at, over, random),
+            22..=23 => {
+                self.faults.push((at, Fault::Deaf(node, random.random_range(500..15_000))));
+                return;
+            }
+            24..=26 => return self.draw_aside(node, other, at, random),
+            27..=29 => return self.draw_rift(node, other, at, random),
+            30..=31 => {
                 let by = *[-3_600_000, -1_000, -200, 100, 300, 1_000, 3_600_000]
                     .choose(random)
                     .expect("not empty");
                 (Fault::ClockStep(node, by), Fault::ClockStep(node, -by))
             }
-            22 => {
+            32 => {
                 let ppm = random.random_range(-100_000..=100_000);
                 (Fault::ClockDrift(node, ppm), Fault::ClockDrift(node, 0))
             }
-            23 => (Fault::Cold(node, true), Fault::Cold(node, false)),
-            24 => (Fault::Stalled(node, true), Fault::Stalled(node, false)),
-            25..=26 => (Fault::Blackout, Fault::StartAll),
+            33 => (Fault::Cold(node, true), Fault::Cold(node, false)),
+            34..=35 => (Fault::Full(node, true), Fault::Full(node, false)),
+            36 => (Fault::Stalled(node, true), Fault::Stalled(node, false)),
+            37..=38 => (Fault::Blackout, Fault::StartAll),
             // Disks fail, and then the power: what they did not sync is lost.
-            27 => {
+            39 => {
                 self.faults.push((at, Fault::SyncFails(other)));
                 self.faults.push((over, Fault::Blackout));
                 (Fault::SyncFails(node), Fault::StartAll)
@@ -199,5 +254,35 @@ impl Scenario {
         };
         self.faults.push((at, fault));
         self.faults.push((over, end));
+    }
+
+    /// A node speaks with one other only, and what it says to the rest waits: less long than it waits for answers itself.
+    fn draw_aside(&mut self, node: u8, other: u8, from: Duration, random: &mut StdRng) {
+        for third in (1..=self.nodes).filter(|third| ![node, other].contains(third)) {
+            self.faults.push((from, Fault::Hold(node, third)));
+        }
+        let over = from + Duration::from_millis(random.random_range(500..1_900));
+        self.faults.push((over, Fault::ReleaseAll(node)));
+    }
+
+    /// What a node says arrives at one other only, and that one stutters: it has seen what the rest has not.
+    fn draw_rift(&mut self, node: u8, other: u8, from: Duration, random: &mut StdRng) {
+        for third in (1..=self.nodes).filter(|third| ![node, other].contains(third)) {
+            self.faults.push((from, Fault::CutOneWay(node, third)));
+        }
+        let over = from + Duration::from_millis(random.random_range(500..5_000));
+        self.draw_stutter(other, from, over, random);
+    }
+
+    /// A node's messages wait and go on in turns: what it answers a client overtakes what it sends its peers.
+    fn draw_stutter(&mut self, node: u8, from: Duration, to: Duration, random: &mut StdRng) {
+        let mut at = from;
+        while at < to {
+            let held = Duration::from_millis(random.random_range(20..400));
+            self.faults.push((at, Fault::HoldAll(node)));
+            self.faults.push((at + held, Fault::ReleaseAll(node)));
+            at += held + Duration::from_millis(random.random_range(5..60));
+        }
+        self.faults.push((to, Fault::HealNetwork));
     }
 }

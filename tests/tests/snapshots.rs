@@ -1,0 +1,187 @@
+//! Snapshots of one cluster, restored into another of a different size: everything is there, siblings too, and what was deleted stays so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use starling_client::{Bucket, ConsistencyLevel};
+use starling_tests::cluster::READY_WITHIN;
+use starling_tests::{Cluster, binary};
+
+const BUCKET: &str = "demo.things";
+const KEYS: usize = 200;
+
+/// What a bucket should hold: each key's siblings.
+type Contents = BTreeMap<String, BTreeSet<String>>;
+
+fn starling(arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary::path("starling"));
+    command.args(arguments).output().expect("the binary runs")
+}
+
+fn text(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
+}
+
+/// Has every node make a snapshot; where they are.
+fn create(cluster: &mut Cluster, name: &str) -> Vec<PathBuf> {
+    let node = cluster.contact_points()[0].clone();
+    let output = starling(&["snapshot", "create", "--node", &node, "--name", name]);
+    assert!(output.status.success(), "{}", text(&output));
+    cluster.nodes().iter().map(|node| node.data_dir().join("snapshots").join(name)).collect()
+}
+
+fn restore(cluster: &Cluster, from: &[PathBuf]) -> Output {
+    let node = cluster.contact_points()[0].clone();
+    let mut arguments = vec!["snapshot", "restore", "--node", &node];
+    for directory in from {
+        arguments.extend(["--from", directory.to_str().expect("it is text")]);
+    }
+    starling(&arguments)
+}
+
+/// Single values, replaced values, siblings, values too large for one read, and deleted ones.
+async fn fill(bucket: &Bucket) -> Contents {
+    let mut contents = Contents::new();
+    for number in 0..KEYS {
+        let (key, first) = (format!("key {number}"), format!("first {number}"));
+        let context = bucket.put(key.clone(), first.clone()).await.expect("all nodes are up");
+        let second = format!("second {number} {}", "x".repeat(number * number));
+        let holds = match number % 4 {
+            0 => BTreeSet::from([first]),
+            1 => {
+                bucket
+                    .put(key.clone(), second.clone())
+                    .context(&context)
+                    .await
+                    .expect("all are up");
+                BTreeSet::from([second])
+            }
+            2 => {
+                bucket.put(key.clone(), second.clone()).await.expect("all nodes are up");
+                BTreeSet::from([first, second])
+            }
+            _ => {
+                bucket.delete(key.clone()).context(&context).await.expect("all nodes are up");
+                BTreeSet::new()
+            }
+        };
+        contents.insert(key, holds);
+    }
+    contents
+}
+
+async fn holds(bucket: &Bucket, key: &str) -> BTreeSet<String> {
+    let read = bucket.get(key.to_owned()).consistency(ConsistencyLevel::All).await;
+    let siblings = read.expect("all nodes are up").siblings;
+    siblings.iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+}
+
+async fn assert_holds(bucket: &Bucket, contents: &Contents) {
+    for (key, expected) in contents {
+        assert_eq!(&holds(bucket, key).await, expected, "{key}");
+    }
+}
+
+/// A cluster that forgets no deletes, so that its snapshots hold them.
+async fn started(nodes: u8) -> Cluster {
+    let builder = Cluster::builder().nodes(nodes).setting("repair_max", "\"0B\"");
+    let mut cluster = builder.start().await;
+    cluster.wait_until_up(usize::from(nodes), READY_WITHIN).await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_another_size_holds_what_was_snapshot() {
+    let mut old = started(3).await;
+    let client = old.client().await;
+    let bucket = client.bucket(BUCKET).await.expect("it is made on first use");
+    let mut contents = fill(&bucket).await;
+    bucket.put("late", "deleted after an early snapshot").await.expect("all nodes are up");
+    let early = create(&mut old, "early");
+    bucket.delete("late").await.expect("all nodes are up");
+    contents.insert("late".to_owned(), BTreeSet::new());
+    let late = create(&mut old, "late");
+    bucket.put("after", "the snapshots").await.expect("all nodes are up");
+    contents.insert("after".to_owned(), BTreeSet::new());
+
+    let new = started(5).await;
+    // One node's share is older: it has not seen the delete.
+    let from = [late[0].clone(), late[1].clone(), early[2].clone()];
+    let output = restore(&new, &from);
+    assert!(output.status.success(), "{}", text(&output));
+    let bucket = new.client().await.bucket(BUCKET).await.expect("it was restored");
+    assert_holds(&bucket, &contents).await;
+
+    // Life goes on: what is replaced and deleted now stays so, however often the old is restored.
+    let key = "key 2";
+    let read = bucket.get(key).await.expect("all nodes are up");
+    bucket.put(key, "merged").context(&read.context).await.expect("all nodes are up");
+    contents.insert(key.to_owned(), BTreeSet::from(["merged".to_owned()]));
+    bucket.delete("key 0").await.expect("all nodes are up");
+    contents.insert("key 0".to_owned(), BTreeSet::new());
+    let output = restore(&new, &from);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_holds(&bucket, &contents).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_restored_is_refused() {
+    let mut old = started(1).await;
+    let client = old.client().await;
+    let bucket = client.bucket(BUCKET).await.expect("it is made on first use");
+    bucket.put("key", "value").await.expect("the node is up");
+    let snapshot = create(&mut old, "one").remove(0);
+    let node = old.contact_points()[0].clone();
+
+    let again = starling(&["snapshot", "create", "--node", &node, "--name", "one"]);
+    assert_eq!(again.status.code(), Some(10), "{}", text(&again));
+    assert!(text(&again).contains("there is a snapshot \"one\" already"), "{}", text(&again));
+    let astray = starling(&["snapshot", "create", "--node", &node, "--name", "../one"]);
+    assert!(text(&astray).contains("cannot name a snapshot"), "{}", text(&astray));
+    let listed = starling(&["snapshot", "list", "--node", &node]);
+    assert!(text(&listed).contains(snapshot.to_str().expect("it is text")), "{}", text(&listed));
+
+    let itself = restore(&old, std::slice::from_ref(&snapshot));
+    assert_eq!(itself.status.code(), Some(2), "{}", text(&itself));
+    assert!(text(&itself).contains("of this very cluster"), "{}", text(&itself));
+
+    let new = started(1).await;
+    let refused = |change: &dyn Fn(&Path), why: &str| {
+        let copy = new.folder().join("copy");
+        copy_all(&snapshot, &copy);
+        change(&copy);
+        let output = restore(&new, std::slice::from_ref(&copy));
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(why), "{}", text(&output));
+        fs::remove_dir_all(&copy).expect("it is a directory of the test");
+    };
+    let manifest = |copy: &Path| copy.join("SNAPSHOT");
+    let remove = |copy: &Path| fs::remove_file(manifest(copy)).expect("it is there");
+    refused(&remove, "never finished");
+    let cut = |copy: &Path| fs::write(manifest(copy), "{\"version\": 1").expect("it is writable");
+    refused(&cut, "is damaged");
+    let newer =
+        |copy: &Path| fs::write(manifest(copy), "{\"version\": 9}").expect("it is writable");
+    refused(&newer, "is of version 9");
+    let lost = |copy: &Path| fs::remove_dir_all(copy.join("store")).expect("it is there");
+    refused(&lost, "cannot open the store");
+    assert!(
+        restore(&new, std::slice::from_ref(&snapshot)).status.success(),
+        "the copy was at fault"
+    );
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the folder is writable");
+    for entry in fs::read_dir(from).expect("it is a directory") {
+        let path = entry.expect("it can be read").path();
+        let target = to.join(path.file_name().expect("it has a name"));
+        if path.is_dir() {
+            copy_all(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("there is space");
+        }
+    }
+}
