@@ -3,6 +3,7 @@
 //! - [`cluster`]: a cluster of child processes on loopback addresses of its own
 //! - [`process`]: one of its nodes: started, killed, stopped, paused, asked
 //! - [`session`], [`trio`]: requests to a node that the test chooses
+//! - [`pipeline`]: more requests than a node can take
 //! - [`in_process`], [`machine`]: a cluster of whole nodes inside the test's process
 //! - [`memory_network`], [`faults`], [`stepped_clock`]: what those nodes take for the world
 //! - [`sim`]: whole clusters under faults, in simulated time, each run from one seed
@@ -31,6 +32,7 @@ pub mod linearizable;
 pub mod load;
 pub mod machine;
 pub mod memory_network;
+pub mod pipeline;
 pub mod process;
 pub mod session;
 pub mod setting;
@@ -43,6 +45,7 @@ pub use in_process::InProcess;
 pub use load::Load;
 pub use machine::{Disk, Machine};
 pub use memory_network::MemoryNetwork;
+pub use pipeline::Pipeline;
 pub use process::Node;
 pub use session::Session;
 pub use trio::Trio;

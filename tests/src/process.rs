@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use starling_node::time::now;
 use tokio::time::sleep;
 
@@ -32,6 +32,7 @@ pub struct Node {
     address: Ipv4Addr,
     folder: PathBuf,
     environment: Vec<(String, String)>,
+    memory_max: Option<u64>,
     child: Option<Child>,
 }
 
@@ -39,7 +40,8 @@ impl Node {
     /// A node with its configuration in `folder/nodeN.toml`, its data in `folder/nodeN` and its log in
     /// `folder/nodeN.log`. It is not started.
     pub(crate) fn new(number: u8, address: Ipv4Addr, folder: &Path) -> Node {
-        Node { number, address, folder: folder.to_owned(), environment: Vec::new(), child: None }
+        let (folder, environment) = (folder.to_owned(), Vec::new());
+        Node { number, address, folder, environment, memory_max: None, child: None }
     }
 
     /// Where clients connect.
@@ -79,6 +81,11 @@ impl Node {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Lets later starts have no more than so many bytes of memory of their own: beyond them an allocation fails.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.memory_max = Some(bytes);
+    }
+
     /// Starts the process; it serves once [`Node::ready`] returns.
     ///
     /// # Panics
@@ -100,7 +107,13 @@ impl Node {
             }
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        self.child = Some(command.spawn().expect("the node's binary can be run"));
+        let child = command.spawn().expect("the node's binary can be run");
+        if let Some(bytes) = self.memory_max {
+            let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+            prlimit(Some(Pid::from_child(&child)), Resource::Data, limit)
+                .expect("a limit may be lowered");
+        }
+        self.child = Some(child);
     }
 
     /// Whether there is a process, be it paused.
@@ -211,12 +224,24 @@ impl Node {
     /// # Panics
     /// If it does not run.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that [`Node::resident_bytes`] ever was since the start.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn resident_bytes_peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
         let child = self.child.as_ref().expect("a running node");
         let status = fs::read_to_string(format!("/proc/{}/status", child.id()));
         let status = status.expect("the process is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
         let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kilobytes.expect("the kernel reports resident memory") << 10
+        kilobytes.expect("the kernel reports memory") << 10
     }
 
     /// The end of the log, for messages.

@@ -23,7 +23,7 @@ use crate::process::Node;
 const BUDGET: Duration = Duration::from_secs(10);
 /// When a node is given up that does not even say that the time is over.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-const FRAME_BYTES_MAX: usize = 16 << 20;
+pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// Distinct within the process, and no cluster outlives the process that tests it.
 static NEXT_OPERATION: AtomicU64 = AtomicU64::new(1);
@@ -61,6 +61,11 @@ impl Session {
         };
         session.bucket = bucket;
         session
+    }
+
+    /// The connection, for who goes on by himself, and the id of the bucket that is open on it.
+    pub(crate) fn into_parts(self) -> (TcpStream, u32) {
+        (self.stream, self.bucket)
     }
 
     /// Reads a key; with a floor, the answer has seen it.
@@ -182,6 +187,6 @@ fn causal(token: &ContextToken) -> CausalContext {
     CausalContext::from_text(&token.to_text()).expect("it was written as text just now")
 }
 
-fn next_operation() -> [u8; 16] {
+pub(crate) fn next_operation() -> [u8; 16] {
     u128::from(NEXT_OPERATION.fetch_add(1, Ordering::Relaxed)).to_le_bytes()
 }

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use starling_client::{Bucket, Client, Error, SnapshotView};
 use starling_node::overview::Overview;
 use starling_node::snapshot::{Entry, Reading, SnapshotError};
+use starling_node::time::now;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -42,14 +43,20 @@ pub async fn run(command: &SnapshotCommand) -> Result<ExitCode, Failure> {
 }
 
 async fn create(args: &SnapshotCreateArgs) -> Result<ExitCode, Failure> {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let name = args.name.clone().unwrap_or_else(|| since_1970.as_secs().to_string());
+    let name = args.name.clone().unwrap_or_else(name_of_now);
     let client = connect(&args.node).await?;
     let nodes = of_every_node(&client, move |client| {
         let name = name.clone();
         async move { Ok(vec![client.create_snapshot(&name, CREATED_WITHIN).await?]) }
     });
     Ok(show(&nodes.await?, args.json))
+}
+
+/// The seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "a name for people; nothing goes by it")]
+fn name_of_now() -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.as_secs().to_string()
 }
 
 async fn list(args: &SnapshotListArgs) -> Result<ExitCode, Failure> {
@@ -164,7 +171,7 @@ async fn restore_bucket(
     bucket: &Bucket,
     mut entries: mpsc::Receiver<Result<Entry, SnapshotError>>,
 ) -> Result<Progress, Failure> {
-    let (mut progress, mut told_at) = (Progress::default(), Instant::now());
+    let (mut progress, mut told_at) = (Progress::default(), now());
     let mut flying: JoinSet<Result<u64, Error>> = JoinSet::new();
     let mut is_over = false;
     while !(is_over && flying.is_empty()) {
@@ -183,7 +190,7 @@ async fn restore_bucket(
                 progress.bytes += done.expect("restoring a key does not panic")?;
                 progress.keys += 1;
                 if told_at.elapsed() >= PROGRESS_EVERY {
-                    told_at = Instant::now();
+                    told_at = now();
                     out::note(format!("{}: {} keys", bucket.name(), progress.keys));
                 }
             }

@@ -5,6 +5,7 @@
 //! the reader, though the table says which targets are missed.
 
 mod live;
+mod overload;
 mod raw;
 mod steal;
 mod table;
@@ -12,6 +13,7 @@ mod table;
 use std::time::Duration;
 
 pub use live::{ClusterFigures, default_options, measure_cluster};
+pub use overload::{OverloadFigures, Parts, measure_overload};
 pub use raw::{RawFigures, measure_raw};
 pub use table::Table;
 

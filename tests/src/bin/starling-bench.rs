@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use starling_client::load::{Phase, Progress};
-use starling_tests::bench::{Scale, Table, default_options, measure_cluster, measure_raw};
+use starling_tests::bench::{
+    Parts, Scale, Table, default_options, measure_cluster, measure_overload, measure_raw,
+};
+use tokio::runtime::Runtime;
 
 /// Measures Starling beside its store alone.
 #[derive(Debug, Parser)]
@@ -31,6 +34,7 @@ enum Scope {
     Raw,
     One,
     Three,
+    Overload,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,9 +50,27 @@ fn main() -> anyhow::Result<()> {
             let _ = writeln!(io::stderr(), "{text}");
         }
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if flags.scope != Scope::Overload {
+        compare(&flags, scale, &runtime, &note)?;
+    }
+    if matches!(flags.scope, Scope::All | Scope::Overload) {
+        let parts = Parts { warmup: 10, before: 10, wave: 10, after: 15 };
+        let figures = runtime.block_on(measure_overload(parts, &note))?;
+        write!(io::stdout(), "{figures}")?;
+    }
+    Ok(())
+}
+
+/// The clusters beside the store alone.
+fn compare(
+    flags: &Flags,
+    scale: Scale,
+    runtime: &Runtime,
+    note: &impl Fn(&str),
+) -> anyhow::Result<()> {
     note("the store alone ...");
     let raw = measure_raw(&scale, &default_options()?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cluster = |nodes: u8, scope: Scope| {
         if flags.scope != Scope::All && flags.scope != scope {
             return Ok(None);

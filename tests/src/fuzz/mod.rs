@@ -29,7 +29,7 @@ pub struct Target {
     /// Bytes that it accepts.
     pub samples: Vec<Vec<u8>>,
     /// Makes a checksum fit, so that changes reach what lies behind it.
-    pub seal: Option<fn(&mut Vec<u8>)>,
+    pub seal: Option<fn(Vec<u8>) -> Vec<u8>>,
     /// Feeds it. Returns whether it accepted.
     ///
     /// # Panics
@@ -103,12 +103,10 @@ impl Target {
     fn changed(&self, kept: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
         let some = kept.choose(random).expect("every target has samples");
         let other = kept.choose(random).expect("every target has samples");
-        let mut input = mutated(random, some, other);
-        if let Some(seal) = self.seal
-            && random.random_ratio(9, 10)
-        {
-            seal(&mut input);
+        let input = mutated(random, some, other);
+        match self.seal {
+            Some(seal) if random.random_ratio(9, 10) => seal(input),
+            _ => input,
         }
-        input
     }
 }

@@ -161,26 +161,31 @@ fn config(bytes: &[u8]) -> bool {
     }
 }
 
-fn seal_end(bytes: &mut Vec<u8>) {
+fn seal_end(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(body) = bytes.len().checked_sub(4) {
         let checksum = crc32c::crc32c(&bytes[..body]);
         bytes[body..].copy_from_slice(&checksum.to_le_bytes());
     }
+    bytes
 }
 
 /// The length and the checksum of the first frame.
-fn seal_frame(bytes: &mut Vec<u8>) {
+fn seal_frame(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(after) = bytes.len().checked_sub(4).filter(|after| *after >= 4) {
         bytes[..4].copy_from_slice(&(after as u32).to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[4..after]);
         bytes[after..].copy_from_slice(&checksum.to_le_bytes());
     }
+    bytes
 }
 
-fn seal_text(bytes: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(bytes);
-    if let Some((body, _)) = text.rsplit_once("crc32c ") {
-        *bytes = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).into_bytes();
+fn seal_text(bytes: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&bytes);
+    match text.rsplit_once("crc32c ") {
+        Some((body, _)) => {
+            format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).into_bytes()
+        }
+        None => bytes,
     }
 }
 
