@@ -114,12 +114,14 @@ impl Bucket {
         }
     }
 
-    /// Joins a state from a snapshot into what the cluster has of the key. Doing it again changes nothing.
+    /// Joins a state from a snapshot into what every replica of the key has. Doing it again changes nothing.
+    ///
+    /// All replicas must be up: what is restored is as old as it was, and of what is old every replica is taken to have all.
     ///
     /// # Errors
     /// [`Error`]; where it is unknown, do it again.
     pub async fn restore(&self, key: Bytes, state: Bytes, timeout: Duration) -> Result<(), Error> {
-        let level = wire_level(self.shared.consistency);
+        let level = wire_level(ConsistencyLevel::All);
         let request = |bucket| Request::Restore { bucket, key: key.clone(), level };
         match self.run(&key, &state, true, timeout, &request).await? {
             (Response::Restored, _) => Ok(()),

@@ -63,7 +63,12 @@ impl Floors {
 
     /// The floor of the slot of a token, in ring order from 0.
     pub fn of_token(&self, token: u64) -> Floor {
-        self.of((token >> (64 - self.grid.bits())) as u32)
+        self.of(self.slot_of(token))
+    }
+
+    /// The slot of a token, in ring order from 0.
+    pub fn slot_of(&self, token: u64) -> u32 {
+        (token >> (64 - self.grid.bits())) as u32
     }
 
     /// The number that this replica must not mint again: the highest that it promised or adopted.

@@ -13,9 +13,7 @@ use starling_node::time::now;
 use starling_protocol::{
     FrameDecoder, Level, Request, Response, WireError, decode_header, encode_parts, kind,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -91,8 +89,7 @@ struct Shared {
 impl Pipeline {
     /// Begins on the connection of a session, in its bucket.
     pub fn start(session: Session, puts: Puts) -> Pipeline {
-        let (stream, bucket) = session.into_parts();
-        let (reader, writer) = TcpStream::into_split(stream);
+        let (reader, writer, bucket) = session.into_parts();
         let window = match puts.pace {
             Pace::Window(window) => Semaphore::new(window),
             Pace::PerSecond(_) => Semaphore::new(0),
@@ -206,7 +203,7 @@ impl Shared {
     }
 }
 
-async fn send(shared: Arc<Shared>, mut writer: OwnedWriteHalf, stop: CancellationToken) {
+async fn send(shared: Arc<Shared>, mut writer: impl AsyncWrite + Unpin, stop: CancellationToken) {
     let began = now();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -250,7 +247,7 @@ async fn send(shared: Arc<Shared>, mut writer: OwnedWriteHalf, stop: Cancellatio
     }
 }
 
-async fn receive(shared: Arc<Shared>, mut reader: OwnedReadHalf) {
+async fn receive(shared: Arc<Shared>, mut reader: impl AsyncRead + Unpin) {
     let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
     let mut received = BytesMut::new();
     loop {

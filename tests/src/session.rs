@@ -13,7 +13,7 @@ use starling_protocol::{
     ContextToken, Frame, FrameDecoder, Level, Request, Response, WIRE_VERSION, WireError,
     decode_header, encode_parts, kind,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -63,9 +63,13 @@ impl Session {
         session
     }
 
-    /// The connection, for who goes on by himself, and the id of the bucket that is open on it.
-    pub(crate) fn into_parts(self) -> (TcpStream, u32) {
-        (self.stream, self.bucket)
+    /// The connection's halves, for who goes on by himself, and the id of the bucket that is open on it.
+    pub(crate) fn into_parts(
+        self,
+    ) -> (impl AsyncRead + Send + Unpin + 'static, impl AsyncWrite + Send + Unpin + 'static, u32)
+    {
+        let (reader, writer) = self.stream.into_split();
+        (reader, writer, self.bucket)
     }
 
     /// Reads a key; with a floor, the answer has seen it.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use starling_client::{Bucket, ConsistencyLevel};
 use starling_tests::cluster::READY_WITHIN;
@@ -11,6 +12,8 @@ use starling_tests::{Cluster, binary};
 
 const BUCKET: &str = "demo.things";
 const KEYS: usize = 200;
+/// Some rounds of comparisons.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a bucket should hold: each key's siblings.
 type Contents = BTreeMap<String, BTreeSet<String>>;
@@ -124,6 +127,33 @@ async fn a_cluster_of_another_size_holds_what_was_snapshot() {
     let output = restore(&new, &from);
     assert!(output.status.success(), "{}", text(&output));
     assert_holds(&bucket, &contents).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_and_forgotten_does_not_come_back_from_an_older_share() {
+    let mut old = Cluster::builder().nodes(3).start().await;
+    let client = old.client().await;
+    let bucket = client.bucket(BUCKET).await.expect("it is made on first use");
+    for key in ["deleted", "replaced", "kept"] {
+        bucket.put(key, "first").consistency(ConsistencyLevel::All).await.expect("all are up");
+    }
+    let early = create(&mut old, "early");
+    bucket.delete("deleted").await.expect("all nodes are up");
+    bucket.overwrite("replaced", "second").await.expect("all nodes are up");
+    let purged = |metrics: &str| metrics.contains("starling_purged_keys_total 1\n");
+    for number in [1, 2] {
+        old.wait_for_metrics(number, FORGOTTEN_WITHIN, purged).await;
+    }
+    let late = create(&mut old, "late");
+
+    let new = started(3).await;
+    let output = restore(&new, &[early[2].clone(), late[0].clone(), late[1].clone()]);
+    assert!(output.status.success(), "{}", text(&output));
+    let bucket = new.client().await.bucket(BUCKET).await.expect("it was restored");
+    for (key, value) in [("deleted", None), ("replaced", Some("second")), ("kept", Some("first"))] {
+        let expected = value.map(str::to_owned).into_iter().collect();
+        assert_eq!(holds(&bucket, key).await, expected, "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -142,7 +142,7 @@ async fn restore(args: &SnapshotRestoreArgs) -> Result<ExitCode, Failure> {
     for (table, name) in wanted {
         let bucket = client.bucket(&name).await?;
         let (send, entries) = mpsc::channel(IN_FLIGHT);
-        let keys = reading.entries(table);
+        let keys = reading.entries(table, &name);
         let reader = tokio::task::spawn_blocking(move || {
             for entry in keys {
                 // Whoever receives has stopped at an error.

@@ -1,8 +1,13 @@
 //! Snapshots on a client's word.
 
+use std::collections::BTreeMap;
+
 use starling_protocol::{SnapshotView, WireError};
+use starling_ring::{Slot, SlotGrid};
 
 use super::service::Serving;
+use crate::local::Local;
+use crate::repair::ranges;
 use crate::snapshot::{self, About, SnapshotError};
 
 impl Serving {
@@ -20,9 +25,11 @@ impl Serving {
             epoch: self.local.ring.epoch().n,
             created_unix_ms: self.wall_clock_us() / 1_000,
             buckets: buckets.into_iter().map(|(id, name)| (id, name.to_string())).collect(),
+            slot_bits: self.local.ring.epoch().slot_bits,
+            replicated: replicated(&self.local),
         };
         let replica = self.replica.clone();
-        let work = move || snapshot::create(&data_dir, &name, replica.store().as_ref(), about);
+        let work = move || snapshot::create(&data_dir, &name, &replica, about);
         match self.blocking.run(work).await {
             Ok(made) => {
                 tracing::info!(name = made.name, bytes = made.bytes, "made a snapshot");
@@ -44,6 +51,20 @@ impl Serving {
         let listed = self.blocking.run(move || snapshot::list(&data_dir)).await;
         listed.map_err(|error| refused(&error))
     }
+}
+
+/// The slots of which this node is a replica, by keyspace.
+fn replicated(local: &Local) -> BTreeMap<String, Vec<(u32, u32)>> {
+    let epoch = local.ring.epoch();
+    let grid = SlotGrid::new(epoch.slot_bits).expect("a decided epoch has a valid grid");
+    let of = |name: &String| {
+        let placement = local.ring.keyspace(name)?;
+        let is_mine =
+            |slot: &u32| placement.replicas(grid.end_token(Slot(*slot))).contains(&local.me);
+        let slots: Vec<u32> = (0..grid.count()).filter(is_mine).collect();
+        Some((name.clone(), ranges(&slots)))
+    };
+    epoch.keyspaces.iter().filter_map(|keyspace| of(&keyspace.name)).collect()
 }
 
 fn refused(error: &SnapshotError) -> WireError {

@@ -39,6 +39,7 @@ use groups::{Group, groups_of};
 use progress::{Progress, may_be_whole};
 use sweep::By;
 
+pub(crate) use groups::ranges;
 pub use progress::PairProgress;
 
 /// The usual pause between two rounds of sessions with all peers, on average.

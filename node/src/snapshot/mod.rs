@@ -8,6 +8,7 @@
 
 mod reading;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{self, Path, PathBuf};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use starling_protocol::SnapshotView;
 use starling_ring::{ClusterId, HostId};
+use starling_storage::replica::Replica;
 use starling_storage::{DiskFiles, Files, RocksOptions, RocksStore, Store, StoreError};
 
 pub use reading::{Entries, Entry, Reading};
@@ -49,6 +51,10 @@ pub struct Manifest {
     pub bytes: u64,
     /// The buckets by table id.
     pub buckets: Vec<(u32, String)>,
+    /// The ring has 2^`slot_bits` slots.
+    pub slot_bits: u8,
+    /// The slots that the node replicates, by keyspace, as ranges with both ends included.
+    pub replicated: BTreeMap<String, Vec<(u32, u32)>>,
 }
 
 /// Why there is no snapshot.
@@ -112,6 +118,11 @@ pub enum SnapshotError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The node lost writes, and its share would not show which.
+    #[error(
+        "this node has lost writes and is being rebuilt; ask again when `starling status` says that it is up"
+    )]
+    NotWhole,
     /// The node keeps its data in memory.
     #[error("this node keeps its data in memory")]
     InMemory,
@@ -132,16 +143,20 @@ pub struct About {
     pub created_unix_ms: u64,
     /// The buckets by table id.
     pub buckets: Vec<(u32, String)>,
+    /// As in [`Manifest`].
+    pub slot_bits: u8,
+    /// As in [`Manifest`].
+    pub replicated: BTreeMap<String, Vec<(u32, u32)>>,
 }
 
-/// Makes a snapshot of `store` in `data_dir`. What is acknowledged is in it. Blocks.
+/// Makes a snapshot of a replica's store in `data_dir`. What is acknowledged is in it. Blocks.
 ///
 /// # Errors
 /// [`SnapshotError`]; what was begun is removed again.
 pub fn create(
     data_dir: &Path,
     name: &str,
-    store: &dyn Store,
+    replica: &Replica,
     about: About,
 ) -> Result<SnapshotView, SnapshotError> {
     let is_named = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -165,7 +180,7 @@ pub fn create(
         }
         made => made.map_err(|source| io_error(&directory, source))?,
     }
-    let filled = fill(&all, &directory, store, about);
+    let filled = fill(&all, &directory, replica, about);
     if filled.is_err() {
         // What cannot be removed has no manifest, and says so when it is met.
         let _half_made = fs::remove_dir_all(&directory);
@@ -176,10 +191,14 @@ pub fn create(
 fn fill(
     all: &Path,
     directory: &Path,
-    store: &dyn Store,
+    replica: &Replica,
     about: About,
 ) -> Result<Manifest, SnapshotError> {
-    store.checkpoint(&directory.join(STORE))?;
+    let was_whole = replica.is_whole();
+    replica.store().checkpoint(&directory.join(STORE))?;
+    if !(was_whole && replica.is_whole()) {
+        return Err(SnapshotError::NotWhole);
+    }
     let manifest = Manifest {
         version: VERSION,
         cluster: about.cluster,
@@ -189,6 +208,8 @@ fn fill(
         created_unix_ms: about.created_unix_ms,
         bytes: size(&directory.join(STORE))?,
         buckets: about.buckets,
+        slot_bits: about.slot_bits,
+        replicated: about.replicated,
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     let written = DiskFiles::open(directory).and_then(|files| files.replace(MANIFEST, &text));
