@@ -19,6 +19,8 @@ use crate::internode::link::Request;
 use crate::internode::message::{HINT, Kind, ReplicaError};
 use crate::internode::{Link, LinkError, Links, Window};
 use crate::membership::LivenessTable;
+use crate::overload::InFlight;
+use crate::time::now;
 
 /// How often a peer's debt is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -26,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const WINDOW: usize = Window::SIZE_MAX;
 /// Bytes of hints in flight to one peer.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// While clients are served, handing over pauses for so many times as long as it took: it must not take what they need to recover.
+const PAUSE_UNDER_LOAD: u32 = 4;
 /// How long one hint may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -38,6 +42,8 @@ pub struct Handoff {
     pub liveness: Arc<LivenessTable>,
     /// Where reading hints may block.
     pub blocking: Blocking,
+    /// Clients' requests, which go first.
+    pub in_flight: InFlight,
     /// At most so many bytes a second to each peer.
     pub bytes_per_second: u64,
     /// What a test wants to be wrong.
@@ -86,7 +92,9 @@ impl Handoff {
             if owed.is_empty() {
                 return Ok(handed);
             }
+            let sent_at = now();
             let results = self.send(link, &owed).await;
+            let took = now().saturating_duration_since(sent_at);
             let taken = results
                 .iter()
                 .take_while(|result| is_settled(result) || self.planted.is(Bug::ForgetHintEarly));
@@ -117,7 +125,9 @@ impl Handoff {
             if taken < owed.len() {
                 return Err(format!("{handed} taken, then {:?}", results[taken]));
             }
-            tokio::time::sleep(pause(bytes, self.bytes_per_second)).await;
+            let is_busy = self.in_flight.requests() > 0;
+            let yielded = if is_busy { took * PAUSE_UNDER_LOAD } else { Duration::ZERO };
+            tokio::time::sleep(pause(bytes, self.bytes_per_second).max(yielded)).await;
         }
     }
 

@@ -372,6 +372,7 @@ impl Joining {
             replica: replica.clone(),
             liveness: liveness.clone(),
             blocking: self.seams.blocking.clone(),
+            in_flight: coordinator.in_flight().clone(),
             bytes_per_second: HANDOFF_BYTES_PER_SECOND,
             planted: self.seams.planted,
             stop: self.stop.clone(),

@@ -1,7 +1,6 @@
 //! Puts sent down one connection without waiting for their answers, and what becomes of them.
 //!
-//! Invariant: every put has a key of its own, so that each acknowledged one can be read back. The client library
-//! would slow down, ask another node or try again; here one node gets all that it is sent.
+//! The client library would slow down, ask another node or try again; here one node gets all that it is sent. No two pipelines share a key.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +40,8 @@ pub enum Pace {
 pub struct Puts {
     /// Keys begin with it.
     pub prefix: String,
+    /// So many keys, one after the other and over again.
+    pub keys: u64,
     /// Every value.
     pub value: Bytes,
     /// When they are sent.
@@ -54,7 +55,7 @@ pub struct Puts {
 pub struct Fates {
     /// Sent.
     pub sent: u64,
-    /// Acknowledged, by the number in their keys.
+    /// Acknowledged, by number.
     pub acknowledged: Vec<u64>,
     /// Answered `Overloaded`, which is not done: how long after sending, in microseconds.
     pub refused_after_us: Vec<u32>,
@@ -120,12 +121,17 @@ impl Pipeline {
         }
     }
 
+    /// Sends no more.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Sends no more, and waits until everything sent is answered.
     ///
     /// # Errors
     /// The node closed the connection, or leaves puts unanswered for longer than `within`.
     pub async fn finish(mut self, within: Duration) -> Result<Fates, String> {
-        self.stop.cancel();
+        self.stop();
         let all = async {
             (&mut self.sending).await.expect("sending does not panic");
             (&mut self.receiving).await.expect("receiving does not panic");
@@ -163,7 +169,7 @@ impl Puts {
     /// The key of put `number`.
     #[must_use]
     pub fn key(&self, number: u64) -> String {
-        format!("{}-{number}", self.prefix)
+        format!("{}-{}", self.prefix, number % self.keys)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use starling_node::time::now;
 use tokio::time::sleep;
 
@@ -32,7 +32,6 @@ pub struct Node {
     address: Ipv4Addr,
     folder: PathBuf,
     environment: Vec<(String, String)>,
-    memory_max: Option<u64>,
     child: Option<Child>,
 }
 
@@ -40,8 +39,7 @@ impl Node {
     /// A node with its configuration in `folder/nodeN.toml`, its data in `folder/nodeN` and its log in
     /// `folder/nodeN.log`. It is not started.
     pub(crate) fn new(number: u8, address: Ipv4Addr, folder: &Path) -> Node {
-        let (folder, environment) = (folder.to_owned(), Vec::new());
-        Node { number, address, folder, environment, memory_max: None, child: None }
+        Node { number, address, folder: folder.to_owned(), environment: Vec::new(), child: None }
     }
 
     /// Where clients connect.
@@ -81,11 +79,6 @@ impl Node {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Lets later starts have no more than so many bytes of memory of their own: beyond them an allocation fails.
-    pub fn limit_memory(&mut self, bytes: u64) {
-        self.memory_max = Some(bytes);
-    }
-
     /// Starts the process; it serves once [`Node::ready`] returns.
     ///
     /// # Panics
@@ -107,13 +100,7 @@ impl Node {
             }
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let child = command.spawn().expect("the node's binary can be run");
-        if let Some(bytes) = self.memory_max {
-            let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-            prlimit(Some(Pid::from_child(&child)), Resource::Data, limit)
-                .expect("a limit may be lowered");
-        }
-        self.child = Some(child);
+        self.child = Some(command.spawn().expect("the node's binary can be run"));
     }
 
     /// Whether there is a process, be it paused.

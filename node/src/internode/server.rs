@@ -399,7 +399,7 @@ impl Answerer {
 
     fn forwarded(&self, id: u64, frame: Frame) {
         let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
-        let share = match serving.admit(frame.header.len() + frame.operand.len()) {
+        let share = match serving.admit(&frame) {
             Ok(share) => share,
             Err(error) => return answer_forwarded(&outbound, id, &Reply::error(error)),
         };

@@ -27,7 +27,7 @@ use crate::internode::message::{Kind, ReplicaError};
 use crate::local::Local;
 use crate::membership::{LivenessTable, PeerEvent};
 use crate::metrics::{Op, observe_request};
-use crate::overload::{Held, Share};
+use crate::overload::{Held, Overload, Share};
 use crate::repair::Repair;
 use crate::time::now;
 
@@ -147,17 +147,23 @@ impl Serving {
         Ok(Bucket { id, name: name.to_owned(), keyspace: keyspace.to_owned(), lww })
     }
 
-    /// Room for a request of `bytes`, or why there is none.
+    /// Room for a read or a write, or why there is none.
     ///
     /// # Errors
     /// The node is stopping, or has too much in flight.
-    pub fn admit(&self, bytes: usize) -> Result<Share, WireError> {
+    pub fn admit(&self, frame: &Frame) -> Result<Share, WireError> {
         if self.is_stopping() {
             return Err(WireError::ShuttingDown);
         }
-        self.coordinator.in_flight().admit(bytes).ok_or_else(|| {
-            crate::metrics::observe_shed("in_flight_bytes");
-            WireError::Overloaded { reason: "too many bytes in flight on this node".to_owned() }
+        let limits = self.coordinator.limits();
+        let budget = budget(frame, limits.read_timeout.min(limits.write_timeout));
+        let bytes = frame.header.len() + frame.operand.len();
+        self.coordinator.in_flight().admit(bytes, budget).map_err(|overload| {
+            crate::metrics::observe_shed(match overload {
+                Overload::Bytes => "in_flight_bytes",
+                Overload::Queue => "queue",
+            });
+            WireError::Overloaded { reason: overload.to_string() }
         })
     }
 
@@ -386,9 +392,9 @@ impl Service {
         self.ready()?.open_bucket(name).await
     }
 
-    /// Room for a request of `bytes`, or why there is none.
-    pub(super) fn admit(&self, bytes: usize) -> Result<Share, WireError> {
-        self.ready()?.admit(bytes)
+    /// Room for a read or a write, or why there is none.
+    pub(super) fn admit(&self, frame: &Frame) -> Result<Share, WireError> {
+        self.ready()?.admit(frame)
     }
 
     pub(super) async fn execute(
@@ -412,9 +418,13 @@ fn snapshots(found: Result<Vec<SnapshotView>, WireError>) -> Reply {
 }
 
 fn deadline(frame: &Frame, default: Duration) -> Instant {
+    now() + budget(frame, default)
+}
+
+/// How long the answer is worth waiting for.
+fn budget(frame: &Frame, default: Duration) -> Duration {
     let asked = Duration::from_millis(u64::from(frame.budget_ms));
-    let budget = if asked.is_zero() { default } else { asked.min(BUDGET_MAX) };
-    now() + budget
+    if asked.is_zero() { default } else { asked.min(BUDGET_MAX) }
 }
 
 fn concat(mut values: Vec<Bytes>) -> Bytes {

@@ -23,7 +23,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest frame before hello.
 const HELLO_FRAME_MAX: usize = 16 * 1024;
 /// Answers that may wait for a client that does not read; then its requests are not read either.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+const ANSWER_BYTES_MAX: usize = 256 << 10;
 const READ_CHUNK: usize = 64 * 1024;
 
 /// How a session ended.
@@ -226,7 +226,7 @@ impl Session {
         let Some(bucket) = self.buckets.get(&bucket).cloned() else {
             return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket })).await;
         };
-        let admitted = service.admit(frame.header.len() + frame.operand.len());
+        let admitted = service.admit(&frame);
         let share = match admitted {
             Ok(share) => share,
             Err(error) => return self.answer(id, &Reply::error(error)).await,

@@ -4,7 +4,9 @@
 //! so that only the ratios matter and not the machine. It reports; whether a figure is good enough is for
 //! the reader, though the table says which targets are missed.
 
+mod cores;
 mod live;
+mod memory_limit;
 mod overload;
 mod raw;
 mod steal;
@@ -12,6 +14,7 @@ mod table;
 
 use std::time::Duration;
 
+pub use cores::Cores;
 pub use live::{ClusterFigures, default_options, measure_cluster};
 pub use overload::{OverloadFigures, Parts, measure_overload};
 pub use raw::{RawFigures, measure_raw};

@@ -3,14 +3,17 @@
 //! Some clients keep their nodes busy all the time, and what they get done each second is what is compared:
 //! before, while others send ten times as much without waiting for answers, and afterwards.
 
-use std::fmt;
+use std::collections::BTreeSet;
 use std::time::Duration;
+use std::{fmt, io, process};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use starling_protocol::Level;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::cores::Cores;
+use super::memory_limit::MemoryLimit;
 use crate::cluster::Cluster;
 use crate::pipeline::{Fates, Pace, Pipeline, Puts};
 use crate::session::Session;
@@ -18,13 +21,15 @@ use crate::session::Session;
 const BUCKET: &str = "bench.wave";
 const NODES: u8 = 3;
 const VALUE_BYTES: usize = 1024;
+/// Keys of each connection: few, so that the files stay as they are, and compacting them costs the same before and after.
+const KEYS: u64 = 1_000;
 /// Puts that are unanswered at a time, of all steady clients together.
 const STEADY_WINDOW: usize = 192;
 /// Connections to each node that make the wave.
 const WAVE_CONNECTIONS: u8 = 4;
 /// How many times the sustainable rate the wave has.
 const TIMES: f64 = 10.0;
-/// Each node's memory of its own, by the kernel's limit on data.
+/// Each node's memory, files it has cached among it: one that needs more is killed.
 const MEMORY_MAX: u64 = 768 << 20;
 /// Recovered is who does so much of what was sustainable.
 const RECOVERED: f64 = 0.9;
@@ -33,8 +38,6 @@ const RECOVERED_WITHIN_S: usize = 10;
 const BUDGET: Duration = Duration::from_secs(2);
 /// When a node is given up that leaves puts unanswered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
-/// Of this many acknowledged puts one is read back.
-const READ_BACK_EVERY: usize = 50;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How long each part takes, in seconds.
@@ -63,7 +66,7 @@ pub struct OverloadFigures {
     wave: Fates,
     /// The most bytes that any node ever had resident.
     resident_peak: u64,
-    /// Acknowledged puts that were read back, and those that were not there.
+    /// Keys that were read back, and those that were not there.
     read_back: usize,
     lost: usize,
 }
@@ -74,11 +77,29 @@ pub struct OverloadFigures {
 /// A node ended or left puts unanswered.
 pub async fn measure_overload(
     parts: Parts,
+    cores: Option<Cores>,
     mut observe: impl FnMut(&str),
 ) -> anyhow::Result<OverloadFigures> {
-    let mut cluster = Cluster::builder().nodes(NODES).keyspace("bench", NODES).prepare();
-    cluster.nodes().iter_mut().for_each(|node| node.limit_memory(MEMORY_MAX));
+    // Dropped after the cluster.
+    let limits: Result<Vec<_>, _> = (1..=NODES)
+        .map(|number| {
+            MemoryLimit::new(&format!("starling-bench-{}-{number}", process::id()), MEMORY_MAX)
+        })
+        .collect();
+    let cluster =
+        Cluster::builder().nodes(NODES).keyspace("bench", NODES).lww_bucket("bench", "wave");
+    let mut cluster = cluster.prepare();
+    if let Some(cores) = cores {
+        cores.be_a_node();
+    }
     cluster.start().await;
+    if let Some(cores) = cores {
+        cores.be_a_client();
+    }
+    let unlimited = hold(&limits, &mut cluster);
+    if let Err(why) = &unlimited {
+        observe(&format!("overload: memory is not limited here, only measured ({why})"));
+    }
     cluster.wait_until_up(usize::from(NODES), crate::cluster::READY_WITHIN).await;
     observe("overload: what is sustainable ...");
     let window = Pace::Window(STEADY_WINDOW / usize::from(NODES));
@@ -102,7 +123,7 @@ pub async fn measure_overload(
     observe("overload: reading back ...");
     let (mut read_back, mut lost) = (0, 0);
     let mut session = Session::open(cluster.node(1), BUCKET).await;
-    for key in acknowledged.iter().step_by(READ_BACK_EVERY) {
+    for key in &acknowledged {
         let found = session.get(key, Level::Quorum, None).await;
         let found = found.with_context(|| format!("{key} after the wave"))?;
         read_back += 1;
@@ -123,6 +144,15 @@ pub async fn measure_overload(
     })
 }
 
+fn hold(limits: &io::Result<Vec<MemoryLimit>>, cluster: &mut Cluster) -> Result<(), String> {
+    let limits = limits.as_ref().map_err(ToString::to_string)?;
+    for (limit, node) in limits.iter().zip(cluster.nodes()) {
+        let process = node.process_id().ok_or("a node has ended")?;
+        limit.hold(process).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 async fn pipelines(
     cluster: &mut Cluster,
     who: &str,
@@ -134,7 +164,8 @@ async fn pipelines(
     for number in 1..=NODES {
         for connection in 0..each {
             let prefix = format!("{who}-{number}-{connection}");
-            let puts = Puts { prefix, value: value.clone(), pace, budget: BUDGET };
+            let value = value.clone();
+            let puts = Puts { prefix, keys: KEYS, value, pace, budget: BUDGET };
             let session = Session::open(cluster.node(number), BUCKET).await;
             pipelines.push((puts.clone(), Pipeline::start(session, puts)));
         }
@@ -159,8 +190,9 @@ async fn seconds(pipelines: &[(Puts, Pipeline)], count: usize) -> Vec<f64> {
 }
 
 /// Sums up, and the keys that were acknowledged.
-async fn finish(pipelines: Vec<(Puts, Pipeline)>) -> anyhow::Result<(Fates, Vec<String>)> {
-    let (mut all, mut keys) = (Fates::default(), Vec::new());
+async fn finish(pipelines: Vec<(Puts, Pipeline)>) -> anyhow::Result<(Fates, BTreeSet<String>)> {
+    let (mut all, mut keys) = (Fates::default(), BTreeSet::new());
+    pipelines.iter().for_each(|(_, pipeline)| pipeline.stop());
     for (puts, pipeline) in pipelines {
         let fates = match pipeline.finish(ANSWERED_WITHIN).await {
             Ok(fates) => fates,
@@ -228,6 +260,6 @@ impl fmt::Display for OverloadFigures {
         line(out, &what, verdict)?;
         line(out, "largest node, peak", format!("{:.0} MB", self.resident_peak as f64 / 1e6))?;
         let lost = format!("{} of {} lost", self.lost, self.read_back);
-        line(out, "acknowledged puts read back", lost)
+        line(out, "keys of acknowledged puts read back", lost)
     }
 }

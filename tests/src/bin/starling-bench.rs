@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use starling_client::load::{Phase, Progress};
 use starling_tests::bench::{
-    Parts, Scale, Table, default_options, measure_cluster, measure_overload, measure_raw,
+    Cores, Parts, Scale, Table, default_options, measure_cluster, measure_overload, measure_raw,
 };
 use tokio::runtime::Runtime;
 
@@ -55,8 +55,13 @@ fn main() -> anyhow::Result<()> {
         compare(&flags, scale, &runtime, &note)?;
     }
     if matches!(flags.scope, Scope::All | Scope::Overload) {
+        let cores = Cores::halves();
+        if let Some(cores) = cores {
+            cores.be_a_client();
+        }
+        let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let parts = Parts { warmup: 10, before: 10, wave: 10, after: 15 };
-        let figures = runtime.block_on(measure_overload(parts, &note))?;
+        let figures = threads.block_on(measure_overload(parts, cores, &note))?;
         write!(io::stdout(), "{figures}")?;
     }
     Ok(())
