@@ -132,6 +132,7 @@ async fn a_cluster_of_another_size_holds_what_was_snapshot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_deleted_and_forgotten_does_not_come_back_from_an_older_share() {
     let mut old = Cluster::builder().nodes(3).start().await;
+    old.wait_until_up(3, READY_WITHIN).await;
     let client = old.client().await;
     let bucket = client.bucket(BUCKET).await.expect("it is made on first use");
     for key in ["deleted", "replaced", "kept"] {
