@@ -15,6 +15,9 @@ use crate::time::now;
 
 /// Charged per request on top of its bytes: its task, its counters, its frames.
 const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
+/// This part of the account is for requests as they come, and never for what reads find: one client that takes no answers would keep out
+/// everybody.
+const FOR_REQUESTS: usize = 16;
 /// So many requests are never too many for a node, however slow it seems.
 const QUEUE_MIN: usize = 1024;
 /// How long completed requests are counted for one figure of their rate.
@@ -133,7 +136,10 @@ impl Held {
             return true;
         }
         let before = self.account.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.account.bytes_max {
+        let for_requests = self.account.bytes_max / FOR_REQUESTS;
+        let is_alone = before <= for_requests;
+        let max = self.account.bytes_max - if is_alone { 0 } else { for_requests };
+        if before + bytes > max {
             self.account.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.refused.store(true, Ordering::Relaxed);
             return false;
@@ -219,6 +225,17 @@ mod tests {
         assert_eq!(account.admit(1, BUDGET).err(), Some(Overload::Queue));
         drop(admitted);
         assert!(account.admit(1, BUDGET).is_ok(), "the flood is over");
+    }
+
+    #[test]
+    fn what_reads_find_leaves_room_for_requests() {
+        let account = InFlight::new(64 << 20);
+        let held = account.hold();
+        let found = (0..200).filter(|_| held.take(512 << 10)).count();
+        assert_eq!(found, 120, "15 of 16 parts");
+        assert!(account.admit(1, BUDGET).is_ok());
+        let alone = InFlight::new(8 << 20).hold();
+        assert!(alone.take(8 << 20), "nobody else needs it");
     }
 
     #[test]
