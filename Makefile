@@ -11,7 +11,7 @@ ARGS ?=
 help:
 	@echo 'make demo    three nodes on this machine, a load, a kill -9, and the proof that nothing was lost'
 	@echo 'make test    every test'
-	@echo 'make bench   the cluster beside raw RocksDB, in one table'
+	@echo 'make bench   the cluster beside raw RocksDB, and under ten times what it can take'
 	@echo 'make sim     simulated clusters under faults: SEEDS=300 of them, SEED=7 the same one again'
 	@echo 'make chaos   five processes killed, stopped, cut off, misled and starved: DURATION=30m or ROUNDS=1000 kills, SEED=7'
 	@echo 'make fuzz    every decoder fed with bytes that are nearly right, a minute each: SECONDS_EACH=10, TARGET=state, SEED=7'

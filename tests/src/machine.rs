@@ -325,7 +325,11 @@ async fn end(runtime: Runtime) {
     ended.expect("ending tasks does not panic");
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder with everything in it.
+///
+/// # Panics
+/// If it cannot be read, or the copy not be written.
+pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("the temporary folder can be written");
     for entry in fs::read_dir(from).expect("the folder can be read") {
         let path = entry.expect("it can be listed").path();

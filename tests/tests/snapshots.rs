@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use starling_client::{Bucket, ConsistencyLevel};
 use starling_tests::cluster::READY_WITHIN;
+use starling_tests::machine::copy_folder;
 use starling_tests::{Cluster, binary};
 
 const BUCKET: &str = "demo.things";
@@ -181,7 +182,7 @@ async fn what_cannot_be_restored_is_refused() {
     let new = started(1).await;
     let refused = |change: &dyn Fn(&Path), why: &str| {
         let copy = new.folder().join("copy");
-        copy_all(&snapshot, &copy);
+        copy_folder(&snapshot, &copy);
         change(&copy);
         let output = restore(&new, std::slice::from_ref(&copy));
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
@@ -202,17 +203,4 @@ async fn what_cannot_be_restored_is_refused() {
         restore(&new, std::slice::from_ref(&snapshot)).status.success(),
         "the copy was at fault"
     );
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the folder is writable");
-    for entry in fs::read_dir(from).expect("it is a directory") {
-        let path = entry.expect("it can be read").path();
-        let target = to.join(path.file_name().expect("it has a name"));
-        if path.is_dir() {
-            copy_all(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("there is space");
-        }
-    }
 }
