@@ -188,7 +188,7 @@ impl Node {
             serving.stopping.store(true, Ordering::Release);
             serving.report(PeerEvent::Stopping);
             let in_flight = serving.coordinator.in_flight();
-            until(|| in_flight.requests() == 0, "requests were still in flight").await;
+            until(|| in_flight.is_empty(), "requests were still in flight").await;
         }
         self.stop_clients.cancel();
         self.stop_peers.cancel();

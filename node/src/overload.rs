@@ -59,11 +59,12 @@ pub enum Overload {
     Queue,
 }
 
-/// One request's share, given back when dropped.
+/// One request's share: its place in the queue until it is carried out, its bytes until this is dropped.
 #[derive(Debug)]
 pub struct Share {
     account: Arc<Account>,
     bytes: usize,
+    is_queued: bool,
 }
 
 impl InFlight {
@@ -99,13 +100,19 @@ impl InFlight {
             return Err(Overload::Bytes);
         }
         account.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Share { account: account.clone(), bytes })
+        Ok(Share { account: account.clone(), bytes, is_queued: true })
     }
 
-    /// Requests in flight.
+    /// Requests being carried out.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.account.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether every request is carried out and its answer is on its way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.account.bytes.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -161,13 +168,23 @@ impl Drop for Held {
     }
 }
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.account.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+impl Share {
+    /// The request is carried out. That its client does not take the answer keeps nobody else waiting.
+    pub fn completed(&mut self) {
+        if !std::mem::take(&mut self.is_queued) {
+            return;
+        }
         self.account.completed.fetch_add(1, Ordering::Relaxed);
         if self.account.requests.fetch_sub(1, Ordering::Relaxed) == QUEUE_MIN {
             *self.account.pace.lock() = Pace::default();
         }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.completed();
+        self.account.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -194,7 +211,7 @@ impl Pace {
 mod tests {
     use std::time::Duration;
 
-    use super::{COUNTED_FOR, InFlight, Overload, Pace, QUEUE_MIN};
+    use super::{COUNTED_FOR, InFlight, Overload, Pace, QUEUE_MIN, Share};
     use crate::time::now;
 
     const BUDGET: Duration = Duration::from_secs(2);
@@ -225,6 +242,18 @@ mod tests {
         assert_eq!(account.admit(1, BUDGET).err(), Some(Overload::Queue));
         drop(admitted);
         assert!(account.admit(1, BUDGET).is_ok(), "the flood is over");
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_are_not_a_queue() {
+        let account = InFlight::new(usize::MAX);
+        let mut untaken: Vec<_> =
+            (0..2 * QUEUE_MIN).flat_map(|_| account.admit(1, BUDGET)).collect();
+        assert_eq!(untaken.len(), 2 * QUEUE_MIN);
+        untaken.iter_mut().for_each(Share::completed);
+        assert_eq!((account.requests(), account.is_empty()), (0, false));
+        drop(untaken);
+        assert_eq!((account.requests(), account.is_empty()), (0, true));
     }
 
     #[test]

@@ -227,13 +227,14 @@ impl Session {
             return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket })).await;
         };
         let admitted = service.admit(&frame);
-        let share = match admitted {
+        let mut share = match admitted {
             Ok(share) => share,
             Err(error) => return self.answer(id, &Reply::error(error)).await,
         };
         let (service, outbound) = (service.clone(), self.outbound.clone());
         tokio::spawn(async move {
             let reply = service.execute(&bucket, request, &frame).await;
+            share.completed();
             send(&outbound, id, service.uptime_ms(), &reply).await;
             drop((reply, share));
         });
