@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use starling_protocol::{FrameDecoder, Request, Response, decode_header, encode_parts, kind};
+use starling_protocol::{
+    FrameDecoder, NodeClock, Request, Response, decode_header, encode_parts, kind,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::node_clock::NodeClock;
 use crate::seams::{Reader, Writer};
 
 /// A node silent for this long with requests in flight is left: within 200 ms, as it takes a sweep to
@@ -113,8 +114,22 @@ struct State {
     doubted: bool,
     silent: bool,
     latency_us: u64,
+    began: Instant,
     clock: NodeClock,
     accepts: Accepts,
+}
+
+impl State {
+    /// Milliseconds since the connection began.
+    fn age_ms(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.began).as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX)
+    }
+
+    fn observe_uptime(&mut self, uptime_ms: u64) {
+        let age_ms = self.age_ms(now());
+        self.clock.observe(uptime_ms, age_ms);
+    }
 }
 
 struct Call {
@@ -138,7 +153,8 @@ impl Connection {
                 doubted: false,
                 silent: false,
                 latency_us: 0,
-                clock: NodeClock::new(now()),
+                began: now(),
+                clock: NodeClock::default(),
                 // Until the greeting says it; a greeting is small.
                 accepts: Accepts { frame_bytes_max: usize::MAX, value_bytes_max: usize::MAX },
             }),
@@ -193,7 +209,9 @@ impl Connection {
         state.next_id += 1;
         let queued = state.out.len();
         let begin_by = match request {
-            Request::Put { .. } | Request::Delete { .. } => state.clock.uptime_ms(sent_at),
+            Request::Put { .. } | Request::Delete { .. } => {
+                state.clock.uptime(state.age_ms(sent_at))
+            }
             _ => None,
         };
         let travels = travel_time(operand.len());
@@ -278,7 +296,7 @@ impl Connection {
                             Err(_) => Err(CallError::Garbled),
                         };
                         if frame.mint != 0 {
-                            self.state.lock().clock.observe(frame.mint, now());
+                            self.state.lock().observe_uptime(frame.mint);
                         }
                         self.answered(frame.request_id, answer);
                     }

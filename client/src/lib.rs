@@ -50,7 +50,6 @@ mod contact_point;
 mod error;
 #[cfg(feature = "load")]
 pub mod load;
-mod node_clock;
 mod request;
 pub mod seams;
 

@@ -150,6 +150,7 @@ impl Handoff {
                 flags: HINT,
                 budget: ANSWER_WITHIN,
                 mint: hint.mint,
+                begin_by: None,
                 header: &hint.key,
                 operand: &hint.operand,
                 bucket: Some((hint.table, &name)),

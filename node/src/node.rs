@@ -95,7 +95,15 @@ impl Node {
         let waiting = genesis.clone();
         let waiting_for = move || waiting.missing().iter().map(ToString::to_string).collect();
         let value_bytes_max = config.limits.value_bytes_max as usize;
-        let service = Service::new(serving.clone(), Arc::new(waiting_for), value_bytes_max);
+        let in_flight_bytes =
+            usize::try_from(config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
+        let in_flight = InFlight::new(in_flight_bytes);
+        let service = Service::new(
+            serving.clone(),
+            Arc::new(waiting_for),
+            value_bytes_max,
+            in_flight.clone(),
+        );
         let clients = native::serve(
             ports.native,
             Arc::new(service),
@@ -120,7 +128,8 @@ impl Node {
         if let Some(admin) = ports.admin {
             node.tasks.spawn(crate::admin::serve(admin, node.overview(), stop_peers.clone()));
         }
-        let joining = Joining { config, seams, opened, genesis, serving, tasks, stop: stop_peers };
+        let joining =
+            Joining { config, seams, opened, genesis, serving, in_flight, tasks, stop: stop_peers };
         if matches!(joining.seams.blocking, Blocking::Inline) {
             let (replica, random) = (node.replica.clone(), joining.seams.random(4));
             let every_max = joining.seams.sync_every_max;
@@ -187,7 +196,7 @@ impl Node {
         if let Some(serving) = self.serving.get() {
             serving.stopping.store(true, Ordering::Release);
             serving.report(PeerEvent::Stopping);
-            let in_flight = serving.coordinator.in_flight();
+            let in_flight = &serving.in_flight;
             until(|| in_flight.is_empty(), "requests were still in flight").await;
         }
         self.stop_clients.cancel();
@@ -234,6 +243,7 @@ struct Joining {
     opened: OpenedNode,
     genesis: Arc<Genesis>,
     serving: Arc<OnceLock<Arc<Serving>>>,
+    in_flight: InFlight,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -340,9 +350,8 @@ impl Joining {
             read_timeout: timeouts.read,
             write_timeout: timeouts.write,
         };
-        let in_flight_bytes =
-            usize::try_from(self.config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
         let fatal = self.fatal();
+        let in_flight = self.in_flight;
         let replica = self.opened.replica;
         let coordinator = Arc::new(Coordinator::new(coordinator::Parts {
             local: local.clone(),
@@ -351,7 +360,6 @@ impl Joining {
             replica: replica.clone(),
             blocking: self.seams.blocking.clone(),
             limits,
-            in_flight: InFlight::new(in_flight_bytes),
             planted: self.seams.planted,
         }));
         let wall_clock = self.seams.wall_clock.clone();
@@ -372,7 +380,7 @@ impl Joining {
             replica: replica.clone(),
             liveness: liveness.clone(),
             blocking: self.seams.blocking.clone(),
-            in_flight: coordinator.in_flight().clone(),
+            in_flight: in_flight.clone(),
             bytes_per_second: HANDOFF_BYTES_PER_SECOND,
             planted: self.seams.planted,
             stop: self.stop.clone(),
@@ -384,7 +392,7 @@ impl Joining {
             liveness: liveness.clone(),
             replica: replica.clone(),
             blocking: self.seams.blocking.clone(),
-            in_flight: coordinator.in_flight().clone(),
+            in_flight: in_flight.clone(),
             membership: peer_events.clone(),
             compare_every: self.seams.compare_every,
             bytes_per_second: self.config.repair_bytes_max,
@@ -401,6 +409,7 @@ impl Joining {
         let serving = Arc::new(Serving {
             local: local.clone(),
             coordinator,
+            in_flight,
             replica,
             liveness,
             blocking: self.seams.blocking,

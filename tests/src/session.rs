@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use starling_client::{CausalContext, Value};
+use starling_node::time::now;
 use starling_protocol::{
-    ContextToken, Frame, FrameDecoder, Level, Request, Response, WIRE_VERSION, WireError,
-    decode_header, encode_parts, kind,
+    ContextToken, Frame, FrameDecoder, Level, NodeClock, Request, Response, WIRE_VERSION,
+    WireError, decode_header, encode_parts, kind,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::process::Node;
 
@@ -39,6 +40,10 @@ pub struct Session {
     received: BytesMut,
     requests: u64,
     bucket: u32,
+    opened: Instant,
+    clock: NodeClock,
+    budget: Duration,
+    begin_within: Option<Duration>,
 }
 
 impl Session {
@@ -51,7 +56,17 @@ impl Session {
         let stream = TcpStream::connect(address).await.expect("a running node takes connections");
         stream.set_nodelay(true).expect("the connection is open");
         let received = BytesMut::new();
-        let mut session = Session { node: address, stream, received, requests: 0, bucket: 0 };
+        let mut session = Session {
+            node: address,
+            stream,
+            received,
+            requests: 0,
+            bucket: 0,
+            opened: now(),
+            clock: NodeClock::default(),
+            budget: BUDGET,
+            begin_within: None,
+        };
         let hello = Request::Hello { wire_version: WIRE_VERSION, client: "test".to_owned() };
         let (greeting, _) = session.ask(&hello, &[]).await;
         assert!(matches!(greeting, Response::Hello { .. }), "{address} greets with {greeting:?}");
@@ -61,6 +76,13 @@ impl Session {
         };
         session.bucket = bucket;
         session
+    }
+
+    /// The node may work no longer than `budget` on a request from here on, and begins no write later than `begin_within` after it was sent.
+    #[must_use]
+    pub fn in_a_hurry(mut self, budget: Duration, begin_within: Duration) -> Session {
+        (self.budget, self.begin_within) = (budget, Some(begin_within));
+        self
     }
 
     /// The connection's halves, for who goes on by himself, and the id of the bucket that is open on it.
@@ -155,15 +177,20 @@ impl Session {
     async fn ask(&mut self, request: &Request, operand: &[u8]) -> (Response, Bytes) {
         self.requests += 1;
         let id = self.requests;
-        let budget_ms = u32::try_from(BUDGET.as_millis()).expect("it is a few seconds");
+        let budget_ms = u32::try_from(self.budget.as_millis()).expect("it is a few seconds");
+        let begin_by = self.begin_within.map_or(0, |within| {
+            let uptime = self.clock.uptime(milliseconds(self.opened.elapsed()));
+            uptime.expect("the greeting told it") + milliseconds(within)
+        });
         let mut frame = BytesMut::new();
-        encode_parts(&mut frame, kind::REQUEST, 0, id, budget_ms, 0, request, operand);
+        encode_parts(&mut frame, kind::REQUEST, 0, id, budget_ms, begin_by, request, operand);
         let exchange = async {
             self.stream.write_all(&frame).await.expect("the connection is open");
             self.receive().await
         };
         let answer = timeout(ANSWER_WITHIN, exchange).await;
         let answer = answer.unwrap_or_else(|_| panic!("{request:?} is not answered in time"));
+        self.clock.observe(answer.mint, milliseconds(self.opened.elapsed()));
         assert_eq!((answer.kind, answer.request_id), (kind::RESPONSE, id), "answers come in order");
         (decode_header(&answer.header).expect("answers decode"), answer.operand)
     }
@@ -180,6 +207,10 @@ impl Session {
             assert!(read > 0, "{} closed the connection", self.node);
         }
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("it is a few minutes")
 }
 
 /// The public way between the two forms of a context.

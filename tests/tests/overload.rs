@@ -13,6 +13,8 @@ const MEMORY_MAX: u64 = 512 << 20;
 /// Unanswered puts of one connection: together some ten times as many as `in_flight_max` lets in.
 const WINDOW: usize = 4_000;
 const CONNECTIONS: u8 = 4;
+/// Unanswered puts of a client that does not flood.
+const STEADY_WINDOW: usize = 16;
 const VALUE_BYTES: usize = 1024;
 /// Acknowledged while others are refused; then it is enough.
 const ACKNOWLEDGED: usize = 2_000;
@@ -47,13 +49,7 @@ async fn flood(cluster: &mut Cluster) -> (Fates, Vec<String>) {
     let mut pipelines = Vec::new();
     for number in 1..=3 {
         for connection in 0..CONNECTIONS {
-            let puts = Puts {
-                prefix: format!("flood-{number}-{connection}"),
-                keys: u64::MAX,
-                value: Bytes::from(vec![b'x'; VALUE_BYTES]),
-                pace: Pace::Window(WINDOW),
-                budget: WITHIN,
-            };
+            let puts = puts(format!("flood-{number}-{connection}"), WINDOW);
             let session = Session::open(cluster.node(number), BUCKET).await;
             pipelines.push((puts.clone(), Pipeline::start(session, puts)));
         }
@@ -67,4 +63,35 @@ async fn flood(cluster: &mut Cluster) -> (Fates, Vec<String>) {
         fates.join(fate);
     }
     (fates, keys)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_steady_client_beside_floods_is_never_refused() {
+    let described = Cluster::builder().nodes(1).setting("limits.in_flight_max", "\"2MiB\"");
+    let mut cluster = described.setting("limits.value_max", "\"64KiB\"").start().await;
+    let node = cluster.node(1);
+    let mut floods = Vec::new();
+    for connection in 0..CONNECTIONS {
+        let session = Session::open(node, BUCKET).await;
+        floods.push(Pipeline::start(session, puts(format!("flood-{connection}"), WINDOW)));
+    }
+    for flood in &floods {
+        flood.until_acknowledged(ACKNOWLEDGED, WITHIN).await;
+    }
+    let session = Session::open(node, BUCKET).await;
+    let steady = Pipeline::start(session, puts("steady".to_owned(), STEADY_WINDOW));
+    steady.until_acknowledged(ACKNOWLEDGED, WITHIN).await;
+    let fates = steady.finish(WITHIN).await.expect("every put is answered");
+    assert_eq!(fates.acknowledged.len() as u64, fates.sent, "{:?}", fates.last_other);
+    let mut refused = 0;
+    for flood in floods {
+        refused +=
+            flood.finish(WITHIN).await.expect("every put is answered").refused_after_us.len();
+    }
+    assert!(refused > 0, "that was no flood");
+}
+
+fn puts(prefix: String, window: usize) -> Puts {
+    let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    Puts { prefix, keys: u64::MAX, value, pace: Pace::Window(window), budget: WITHIN }
 }

@@ -48,7 +48,7 @@ impl Coordinator {
     }
 
     /// Sends a client's request, as it came, to the first of `leaders` that can be reached, and
-    /// returns its answer frame. The next one is tried only while nothing was sent.
+    /// returns its answer frame. The next one is tried only while nothing was sent. A leader does not begin it after `begin_by`.
     ///
     /// # Errors
     /// `NoLeader` when nobody was reached, `LeaderLost` when somebody may have done it.
@@ -58,6 +58,7 @@ impl Coordinator {
         leaders: &[NodeIndex],
         header: &Bytes,
         operand: &Bytes,
+        begin_by: Instant,
         deadline: Instant,
     ) -> Result<Frame, RequestError> {
         for node in leaders {
@@ -67,6 +68,8 @@ impl Coordinator {
                 flags: 0,
                 budget: deadline.saturating_duration_since(now()),
                 mint: 0,
+                // The frame may come to lie in the socket of a leader that is stopped, until after its client has written elsewhere.
+                begin_by: Some(begin_by),
                 header,
                 operand,
                 bucket: Some((bucket.id, &bucket.name)),

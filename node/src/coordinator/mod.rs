@@ -31,7 +31,7 @@ use crate::blocking::Blocking;
 use crate::internode::Links;
 use crate::local::Local;
 use crate::membership::LivenessTable;
-use crate::overload::InFlight;
+use crate::overload::Held;
 use leading::Leading;
 
 pub use late_hints::LateHints;
@@ -69,7 +69,6 @@ pub struct Coordinator {
     blocking: Blocking,
     token_key: TokenKey,
     limits: Limits,
-    in_flight: InFlight,
     hedging: HedgeBudget,
     planted: Planted,
 }
@@ -96,7 +95,7 @@ pub struct WriteRequest {
 }
 
 /// A key to read.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ReadRequest {
     /// Where.
     pub bucket: Arc<Bucket>,
@@ -106,6 +105,8 @@ pub struct ReadRequest {
     pub level: ConsistencyLevel,
     /// The answer must have seen this sealed context.
     pub floor: Option<bytes::Bytes>,
+    /// Charged for what the replicas answer.
+    pub held: Arc<Held>,
     /// When the answer stops being worth having.
     pub deadline: Instant,
 }
@@ -124,8 +125,6 @@ pub struct Parts {
     pub blocking: Blocking,
     /// What it enforces.
     pub limits: Limits,
-    /// What may be in flight at once.
-    pub in_flight: InFlight,
     /// What a test wants to be wrong.
     pub planted: Planted,
 }
@@ -145,7 +144,6 @@ impl Coordinator {
             replica: parts.replica,
             blocking: parts.blocking,
             limits: parts.limits,
-            in_flight: parts.in_flight,
             hedging: HedgeBudget::default(),
             planted: parts.planted,
         }
@@ -167,12 +165,6 @@ impl Coordinator {
     #[must_use]
     pub fn late_hints(&self) -> &LateHints {
         &self.late_hints
-    }
-
-    /// Requests and their bytes in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> &InFlight {
-        &self.in_flight
     }
 
     /// Seals a context for the client that read or wrote `key`.

@@ -27,8 +27,6 @@ pub struct ReadResult {
     pub values: Vec<Bytes>,
     /// The sealed context of all that was seen.
     pub context: Bytes,
-    /// The memory of the states behind the values.
-    pub held: Arc<Held>,
 }
 
 /// How many replicas are asked for the state itself.
@@ -48,22 +46,17 @@ impl Coordinator {
     /// # Errors
     /// [`RequestError`]; a read changes nothing but staleness, whatever it answers.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadResult, RequestError> {
-        let held = Arc::new(self.in_flight.hold());
-        let state = self.read_state(&request, &held).await?;
+        let state = self.read_state(&request).await?;
         let values = state.visible(request.bucket.lww).into_iter();
         let values: Vec<Bytes> = values.map(|sibling| sibling.value.clone()).collect();
         crate::metrics::observe_siblings(values.len());
         let context = self.seal(&request.bucket, &request.key, state.context());
-        Ok(ReadResult { values, context, held })
+        Ok(ReadResult { values, context })
     }
 
     /// Reads the whole causal state of a key at the request's level.
-    async fn read_state(
-        &self,
-        request: &ReadRequest,
-        held: &Arc<Held>,
-    ) -> Result<Causal, RequestError> {
-        let began = now();
+    async fn read_state(&self, request: &ReadRequest) -> Result<Causal, RequestError> {
+        let (began, held) = (now(), &request.held);
         let plan = self.plan(&request.bucket, &request.key, request.level, Bug::ReadOneShort)?;
         self.check_readable(&plan)?;
         let floor = match &request.floor {
@@ -189,6 +182,7 @@ impl Coordinator {
             flags: 0,
             budget: deadline.saturating_duration_since(now()),
             mint: 0,
+            begin_by: None,
             header: &plan.storage_key,
             operand: &[],
             bucket: None,
@@ -284,6 +278,7 @@ impl Coordinator {
             flags: 0,
             budget: deadline.saturating_duration_since(now()),
             mint,
+            begin_by: None,
             header: &plan.storage_key,
             operand: joined,
             bucket: Some((plan.bucket.id, &plan.bucket.name)),

@@ -66,6 +66,7 @@ impl Coordinator {
             flags: 0,
             budget: request.deadline.saturating_duration_since(now()),
             mint,
+            begin_by: None,
             header: &plan.storage_key,
             operand: &request.state,
             bucket: Some((request.bucket.id, &request.bucket.name)),

@@ -115,6 +115,7 @@ impl Coordinator {
             flags: FRESH,
             budget,
             mint: put.mint,
+            begin_by: None,
             header: &plan.storage_key,
             operand: &put.delta,
             bucket: Some((request.bucket.id, &request.bucket.name)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use starling_protocol::Frame;
+use starling_protocol::{Frame, NodeClock};
 use starling_ring::{Member, NodeIndex};
 use tokio::time::Instant;
 
@@ -117,6 +117,8 @@ pub struct Request<'a> {
     pub budget: Duration,
     /// The clock value of the operand, 0 where there is none.
     pub mint: u64,
+    /// The peer must not begin it later. On the wire it says so by the peer's own clock, in place of the mint.
+    pub begin_by: Option<Instant>,
     /// The header, encoded.
     pub header: &'a [u8],
     /// The state, encoded.
@@ -129,7 +131,7 @@ impl<'a> Request<'a> {
     /// A request about the cluster rather than about data.
     #[must_use]
     pub fn control(kind: Kind, budget: Duration, header: &'a [u8]) -> Self {
-        Self { kind, flags: 0, budget, mint: 0, header, operand: &[], bucket: None }
+        Self { kind, flags: 0, budget, mint: 0, begin_by: None, header, operand: &[], bucket: None }
     }
 
     fn is_data(&self) -> bool {
@@ -151,6 +153,7 @@ pub struct Link {
 /// One established connection.
 pub(super) struct Connection {
     pub(super) outbound: Outbound,
+    began: Instant,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
     heard_at: Mutex<Instant>,
@@ -162,6 +165,7 @@ pub(super) struct Connection {
 struct Pending {
     calls: BTreeMap<u64, Call>,
     named: BTreeSet<u32>,
+    clock: NodeClock,
     closed: bool,
 }
 
@@ -235,7 +239,7 @@ impl Link {
     pub fn tell(&self, request: &Request<'_>) {
         if let Some(connection) = self.connection.load().as_ref() {
             // What is told without an answer (gossip) is told again soon: a full queue may drop it.
-            let _dropped_when_full = connection.push(0, request);
+            let _dropped_when_full = connection.push(0, request, request.mint);
         }
     }
 
@@ -251,7 +255,7 @@ impl Link {
 
     /// Gives an answer to whoever waits for it. Unknown ids are answers past their deadline.
     pub(super) fn answered(&self, connection: &Connection, frame: Frame) {
-        let Some(call) = connection.pending.lock().calls.remove(&frame.request_id) else {
+        let Some(call) = connection.take_call(&frame) else {
             return;
         };
         self.observe_latency(now().saturating_duration_since(call.sent_at));
@@ -280,12 +284,35 @@ impl Connection {
     pub(super) fn new(queue_bytes_max: usize) -> Self {
         Self {
             outbound: Outbound::new(queue_bytes_max),
+            began: now(),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
             heard_at: Mutex::new(now()),
             pinged: AtomicBool::new(false),
             silent: AtomicBool::new(false),
         }
+    }
+
+    /// The call that a frame answers, if anybody waits for it still.
+    fn take_call(&self, frame: &Frame) -> Option<Call> {
+        let mut pending = self.pending.lock();
+        if Kind::from_byte(frame.kind) == Some(Kind::Pong) && frame.mint != 0 {
+            pending.clock.observe(frame.mint, self.age_ms(now()));
+        }
+        pending.calls.remove(&frame.request_id)
+    }
+
+    /// The mint of the request's frame; nothing if that takes the peer's clock, which is not known yet.
+    fn mint_of(&self, pending: &Pending, request: &Request<'_>, now: Instant) -> Option<u64> {
+        let Some(begin_by) = request.begin_by else { return Some(request.mint) };
+        let uptime_ms = pending.clock.uptime(self.age_ms(now))?;
+        let within = milliseconds(begin_by.saturating_duration_since(now));
+        // 0 would say that it may begin at any time.
+        Some(uptime_ms.saturating_add(within).max(1))
+    }
+
+    fn age_ms(&self, now: Instant) -> u64 {
+        milliseconds(now.saturating_duration_since(self.began))
     }
 
     /// Something arrived on this very connection.
@@ -309,11 +336,16 @@ impl Connection {
         }
         let doubtful = unanswered.is_some_and(|unanswered| unanswered >= PING_AFTER);
         if (doubtful || silence >= KEEP_ALIVE) && !self.pinged.swap(true, Ordering::Relaxed) {
-            let ping = Request::control(Kind::Ping, 2 * DEAD_AFTER, &[]);
-            let (unread, _answer) = Single::new();
-            self.send(&ping, Waiter::new(unread, 0));
+            self.ping();
         }
         false
+    }
+
+    /// Asks for a sign of life, which also shows the peer's clock.
+    pub(super) fn ping(&self) {
+        let ping = Request::control(Kind::Ping, 2 * DEAD_AFTER, &[]);
+        let (unread, _answer) = Single::new();
+        self.send(&ping, Waiter::new(unread, 0));
     }
 
     fn send(&self, request: &Request<'_>, waiter: Waiter) {
@@ -322,18 +354,22 @@ impl Connection {
         }
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
         let sent_at = now();
-        let named = {
+        let (mint, named) = {
             let mut pending = self.pending.lock();
             if pending.closed {
                 drop(pending);
                 return waiter.answer(Err(LinkError::NotSent("the connection has ended")));
             }
+            let Some(mint) = self.mint_of(&pending, request, sent_at) else {
+                drop(pending);
+                return waiter.answer(Err(LinkError::NotSent("its clock is not known yet")));
+            };
             let deadline = sent_at + request.budget;
             let call = Call { waiter, sent_at, deadline, told_silent: false, told_overdue: false };
             pending.calls.insert(id, call);
-            self.name_bucket(&mut pending, request.bucket)
+            (mint, self.name_bucket(&mut pending, request.bucket))
         };
-        if let Err(refused) = named.and_then(|()| self.push(id, request)) {
+        if let Err(refused) = named.and_then(|()| self.push(id, request, mint)) {
             let call = self.pending.lock().calls.remove(&id);
             if let Some(call) = call {
                 let why = match refused {
@@ -367,7 +403,7 @@ impl Connection {
         })
     }
 
-    fn push(&self, id: u64, request: &Request<'_>) -> Result<(), Refused> {
+    fn push(&self, id: u64, request: &Request<'_>, mint: u64) -> Result<(), Refused> {
         let budget_ms = u32::try_from(request.budget.as_millis()).unwrap_or(u32::MAX);
         self.outbound.push(|out| {
             starling_protocol::encode_raw(
@@ -376,7 +412,7 @@ impl Connection {
                 request.flags,
                 id,
                 budget_ms,
-                request.mint,
+                mint,
                 request.header,
                 request.operand,
             );
@@ -429,6 +465,10 @@ impl Connection {
             call.waiter.answer(Err(LinkError::ConnectionLost));
         }
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The sink of a request with one answer.

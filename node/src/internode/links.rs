@@ -178,6 +178,8 @@ async fn carry(link: &Link, context: &LinkContext, stream: Stream, received: Byt
     let Stream { mut reader, mut writer } = stream;
     let connection = Arc::new(Connection::new(context.queue_bytes_max));
     link.connected(connection.clone());
+    // Only a peer whose clock is known is forwarded to.
+    connection.ping();
     let reason = tokio::select! {
         biased;
         () = context.stop.cancelled() => "the node is stopping".to_owned(),

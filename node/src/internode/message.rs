@@ -37,7 +37,8 @@ pub enum Kind {
     Read = 0x46,
     /// Send the 128-bit digest of the key's state. Answered by `DigestIs`.
     Digest = 0x47,
-    /// A client's request for another leader; header = the client's header, operand = its operand.
+    /// A client's write for another leader; header = the client's header, operand = its operand, mint = the receiver's uptime in
+    /// milliseconds by which it must have begun.
     Forward = 0x48,
     /// Are you there, and what is your clock? Answered by `Pong`.
     Ping = 0x49,
@@ -58,7 +59,7 @@ pub enum Kind {
     DigestIs = 0x63,
     /// The answer to `Forward`: a client response header and operand.
     Forwarded = 0x64,
-    /// The header is the clock in microseconds, 8 bytes little-endian.
+    /// The header is the clock in microseconds, 8 bytes little-endian; mint = the sender's uptime in milliseconds.
     Pong = 0x65,
     /// One header byte: 1 if the host is reachable.
     Probed = 0x66,

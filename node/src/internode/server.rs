@@ -28,6 +28,7 @@ use crate::membership::{Genesis, PeerEvent};
 use crate::native::{Reply, Serving};
 use crate::net::{Listener, Stream};
 use crate::outbound::Outbound;
+use crate::overload::PerConnection;
 use crate::time::now;
 
 /// Answers that may wait for a peer that does not read.
@@ -158,7 +159,9 @@ async fn answer_all(
 ) -> String {
     let Stream { mut reader, mut writer } = stream;
     let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
-    let answerer = Answerer { peer, serving, outbound: outbound.clone(), named: Mutex::default() };
+    let in_flight = serving.in_flight.connection();
+    let named = Mutex::default();
+    let answerer = Answerer { peer, serving, in_flight, outbound: outbound.clone(), named };
     let reason = tokio::select! {
         biased;
         () = stop.cancelled() => "the node is stopping".to_owned(),
@@ -176,6 +179,8 @@ async fn answer_all(
 struct Answerer {
     peer: NodeIndex,
     serving: Arc<Serving>,
+    /// The writes that it forwards.
+    in_flight: PerConnection,
     outbound: Arc<Outbound>,
     /// The tables whose buckets the peer has named, and this node knows by the same name.
     named: Mutex<BTreeSet<u32>>,
@@ -352,8 +357,9 @@ impl Answerer {
 
     fn pong(&self, id: u64) {
         let clock = self.serving.wall_clock_us().to_le_bytes();
+        let uptime_ms = self.serving.liveness.uptime_ms();
         let _peer_is_gone = self.outbound.push(|out| {
-            encode_raw(out, Kind::Pong as u8, 0, id, 0, 0, &clock, &[]);
+            encode_raw(out, Kind::Pong as u8, 0, id, 0, uptime_ms, &clock, &[]);
         });
     }
 
@@ -399,7 +405,7 @@ impl Answerer {
 
     fn forwarded(&self, id: u64, frame: Frame) {
         let (serving, outbound) = (self.serving.clone(), self.outbound.clone());
-        let share = match serving.admit(&frame) {
+        let share = match serving.admit(&self.in_flight, &frame) {
             Ok(share) => share,
             Err(error) => return answer_forwarded(&outbound, id, &Reply::error(error)),
         };

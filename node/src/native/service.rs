@@ -27,7 +27,7 @@ use crate::internode::message::{Kind, ReplicaError};
 use crate::local::Local;
 use crate::membership::{LivenessTable, PeerEvent};
 use crate::metrics::{Op, observe_request};
-use crate::overload::{Held, Overload, Share};
+use crate::overload::{Held, InFlight, Overload, PerConnection, Share};
 use crate::repair::Repair;
 use crate::time::now;
 
@@ -50,6 +50,7 @@ pub struct Service {
     serving: Arc<OnceLock<Arc<Serving>>>,
     waiting_for: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     frame_bytes_max: usize,
+    in_flight: InFlight,
 }
 
 /// The node once its cluster exists.
@@ -58,6 +59,8 @@ pub struct Serving {
     pub local: Arc<Local>,
     /// Coordinates clients' requests.
     pub coordinator: Arc<Coordinator>,
+    /// What clients and peers may have in flight here.
+    pub in_flight: InFlight,
     /// This node's own data.
     pub replica: Arc<Replica>,
     /// Who is up.
@@ -151,14 +154,14 @@ impl Serving {
     ///
     /// # Errors
     /// The node is stopping, or has too much in flight.
-    pub fn admit(&self, frame: &Frame) -> Result<Share, WireError> {
+    pub fn admit(&self, from: &PerConnection, frame: &Frame) -> Result<Share, WireError> {
         if self.is_stopping() {
             return Err(WireError::ShuttingDown);
         }
         let limits = self.coordinator.limits();
         let budget = budget(frame, limits.read_timeout.min(limits.write_timeout));
         let bytes = frame.header.len() + frame.operand.len();
-        self.coordinator.in_flight().admit(bytes, budget).map_err(|overload| {
+        from.admit(bytes, budget).map_err(|overload| {
             crate::metrics::observe_shed(match overload {
                 Overload::Bytes => "in_flight_bytes",
                 Overload::Queue => "queue",
@@ -189,9 +192,15 @@ impl Serving {
         }
     }
 
-    async fn execute(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
+    async fn execute(
+        &self,
+        bucket: &Arc<Bucket>,
+        request: Request,
+        frame: &Frame,
+        share: &Share,
+    ) -> Reply {
         match request {
-            Request::Get { .. } => self.read(bucket, request, frame).await,
+            Request::Get { .. } => self.read(bucket, request, frame, share).await,
             Request::Restore { key, level, .. } => {
                 let restored = self.coordinator.restore(RestoreRequest {
                     bucket: bucket.clone(),
@@ -209,16 +218,23 @@ impl Serving {
         }
     }
 
-    async fn read(&self, bucket: &Arc<Bucket>, request: Request, frame: &Frame) -> Reply {
+    async fn read(
+        &self,
+        bucket: &Arc<Bucket>,
+        request: Request,
+        frame: &Frame,
+        share: &Share,
+    ) -> Reply {
         let Request::Get { key, level, floor, .. } = request else {
             unreachable!("only gets are read");
         };
-        let began = now();
+        let (began, held) = (now(), Arc::new(share.hold()));
         let read = ReadRequest {
             bucket: bucket.clone(),
             key,
             level: consistency(level),
             floor: floor.map(|token| token.0),
+            held: held.clone(),
             deadline: deadline(frame, self.coordinator.limits().read_timeout),
         };
         let level = read.level;
@@ -238,7 +254,7 @@ impl Serving {
                 Reply {
                     response: Response::Value { sibling_lens, context },
                     operand: concat(found.values),
-                    _held: Some(found.held),
+                    _held: Some(held),
                 }
             }
             Err(error) => Reply::error(wire_error(&error)),
@@ -269,11 +285,17 @@ impl Serving {
             observe_request(op, level, Some(error), now().saturating_duration_since(began));
             Reply::error(wire_error(error))
         };
+        let begin_by = match frame.mint {
+            0 => deadline,
+            uptime_ms => deadline.min(self.liveness.at_uptime_ms(uptime_ms)),
+        };
         match self.coordinator.leader(bucket, &key) {
             Ok(Leader::Here) => {}
             Ok(Leader::There(leaders)) if may_forward => {
                 let (header, operand) = (&frame.header, &frame.operand);
-                let sent = self.coordinator.forward(bucket, &leaders, header, operand, deadline);
+                let coordinator = &self.coordinator;
+                let sent =
+                    coordinator.forward(bucket, &leaders, header, operand, begin_by, deadline);
                 return match sent.await {
                     // Its leader counts what became of it.
                     Ok(answer) => forwarded(&answer),
@@ -293,10 +315,7 @@ impl Serving {
             context: context.map(|token| token.0),
             operation: OperationId(operation),
             value,
-            begin_by: match frame.mint {
-                0 => deadline,
-                uptime_ms => deadline.min(self.liveness.at_uptime_ms(uptime_ms)),
-            },
+            begin_by,
             deadline,
         };
         match self.coordinator.write(write).await {
@@ -315,14 +334,19 @@ impl Service {
         serving: Arc<OnceLock<Arc<Serving>>>,
         waiting_for: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
         value_bytes_max: usize,
+        in_flight: InFlight,
     ) -> Self {
         // A frame holds a value, its key, its context and the rest of the header.
         let frame_bytes_max = value_bytes_max + (1 << 20);
-        Self { serving, waiting_for, frame_bytes_max }
+        Self { serving, waiting_for, frame_bytes_max, in_flight }
     }
 
     pub(super) fn frame_bytes_max(&self) -> usize {
         self.frame_bytes_max
+    }
+
+    pub(super) fn connection(&self) -> PerConnection {
+        self.in_flight.connection()
     }
 
     fn ready(&self) -> Result<&Arc<Serving>, WireError> {
@@ -393,8 +417,8 @@ impl Service {
     }
 
     /// Room for a read or a write, or why there is none.
-    pub(super) fn admit(&self, frame: &Frame) -> Result<Share, WireError> {
-        self.ready()?.admit(frame)
+    pub(super) fn admit(&self, from: &PerConnection, frame: &Frame) -> Result<Share, WireError> {
+        self.ready()?.admit(from, frame)
     }
 
     pub(super) async fn execute(
@@ -402,9 +426,10 @@ impl Service {
         bucket: &Arc<Bucket>,
         request: Request,
         frame: &Frame,
+        share: &Share,
     ) -> Reply {
         match self.ready() {
-            Ok(serving) => serving.execute(bucket, request, frame).await,
+            Ok(serving) => serving.execute(bucket, request, frame, share).await,
             Err(error) => Reply::error(error),
         }
     }

@@ -16,6 +16,7 @@ use super::service::{Reply, Service};
 use crate::coordinator::Bucket;
 use crate::net::Stream;
 use crate::outbound::Outbound;
+use crate::overload::PerConnection;
 use crate::time::now;
 
 /// A client that has not said hello after this long is closed.
@@ -41,6 +42,7 @@ pub(super) enum End {
 
 struct Session {
     service: Arc<Service>,
+    in_flight: PerConnection,
     outbound: Arc<Outbound>,
     /// Those opened: at most as many as the node has.
     buckets: BTreeMap<u32, Arc<Bucket>>,
@@ -53,6 +55,7 @@ pub(super) async fn run(stream: Stream, service: Arc<Service>, stop: Cancellatio
     let Stream { mut reader, mut writer } = stream;
     let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
     let mut session = Session {
+        in_flight: service.connection(),
         service,
         outbound: outbound.clone(),
         buckets: BTreeMap::new(),
@@ -226,14 +229,14 @@ impl Session {
         let Some(bucket) = self.buckets.get(&bucket).cloned() else {
             return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket })).await;
         };
-        let admitted = service.admit(&frame);
+        let admitted = service.admit(&self.in_flight, &frame);
         let mut share = match admitted {
             Ok(share) => share,
             Err(error) => return self.answer(id, &Reply::error(error)).await,
         };
         let (service, outbound) = (service.clone(), self.outbound.clone());
         tokio::spawn(async move {
-            let reply = service.execute(&bucket, request, &frame).await;
+            let reply = service.execute(&bucket, request, &frame, &share).await;
             share.completed();
             send(&outbound, id, service.uptime_ms(), &reply).await;
             drop((reply, share));

@@ -79,7 +79,7 @@ pub fn status(serving: &Serving) -> StatusView {
         epoch: local.ring.epoch().n,
         node: local.host_id.0,
         nodes: nodes.collect(),
-        requests_in_flight: serving.coordinator.in_flight().requests() as u64,
+        requests_in_flight: serving.in_flight.requests() as u64,
         hints_pending: hints.targets().into_iter().map(|target| hints.pending(target).0).sum(),
         slots: crate::overview::slot_health(&local.ring, |node| serving.liveness.can_be_read(node)),
         repair: repair(serving),

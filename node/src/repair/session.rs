@@ -330,6 +330,7 @@ impl Repair {
                 flags: 0,
                 budget: ANSWER_WITHIN,
                 mint,
+                begin_by: None,
                 header: key,
                 operand: state,
                 bucket: Some((table.id, &table.name)),
