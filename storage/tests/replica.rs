@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -123,6 +124,29 @@ fn one_refused_put_spares_its_group() {
         let counts = [1, 2, 3].map(|key| state(replica, &[key]).sibling_count());
         assert_eq!(counts, [1, 0, 1]);
     });
+}
+
+/// An async worker that waited for the stripe would keep everything else on the node waiting, too.
+#[test]
+fn nobody_waits_for_a_stripe_whose_holder_waits_for_the_store() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let delta = put(&replica, KEY, &Context::new(), 1, b"v").unwrap().delta;
+    let write = envelope(Bytes::from_static(KEY), delta);
+    let request = request(KEY, &Context::new(), 2, Some(b"w"));
+    machine.store.hold_up(true);
+    std::thread::scope(|scope| {
+        let held_up = scope.spawn(|| replica.put(&request, Tier::Any));
+        while machine.store.held_up() == 0 {
+            std::thread::yield_now();
+        }
+        assert!(matches!(replica.put(&request, Tier::Cached), Err(PutError::NotCached)));
+        let applied = replica.apply(slice::from_ref(&write));
+        assert!(matches!(applied, Err(ApplyError::Store(StoreError::Stalled))));
+        machine.store.hold_up(false);
+        held_up.join().unwrap().unwrap();
+    });
+    replica.apply(&[write]).unwrap();
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::time::now;
 
 /// Puts of one group: a worker is theirs for less than a millisecond.
 const GROUP_MAX: usize = 64;
+/// How often puts look whether the store takes writes again.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// See the module.
 #[derive(Clone)]
@@ -94,8 +96,16 @@ impl Leading {
 
     async fn put_waiting(&self, mut group: Vec<Waiting>) {
         while !group.is_empty() {
+            // What waited for too long is not begun, so it must not wait within the write.
+            while self.replica.is_stalled() && group.iter().any(|put| now() < put.begin_by) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
             let replica = self.replica.clone();
-            group = self.blocking.run(move || put_all(&replica, group, Tier::Any)).await;
+            let lead = move || {
+                replica.warm(group.iter().map(|put| &put.request.key));
+                put_all(&replica, group, Tier::Any)
+            };
+            group = self.blocking.run(lead).await;
             if let Ok(wait_us @ 1..) = self.replica.clock().boot_wait_us() {
                 tokio::time::sleep(Duration::from_micros(wait_us)).await;
             }

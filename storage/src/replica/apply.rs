@@ -7,6 +7,7 @@
 //! Sizes and sibling counts are not limited here: a join must never be refused, only a put may be.
 
 use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
 use thiserror::Error;
 
 use super::{CHAIN_MAX, ReadError, Replica};
@@ -81,16 +82,22 @@ pub enum ApplyError {
 }
 
 impl Replica {
-    /// Merges operands into their storage keys in one atomic write, without reading and without waiting for the disk.
+    /// Merges operands into their storage keys in one atomic write, without reading and without waiting: where it would have to wait for the
+    /// store, or for who does, it answers [`StoreError::Stalled`].
     ///
     /// The writes are readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
     pub fn apply(&self, writes: &[Envelope]) -> Result<(), ApplyError> {
-        self.merge_all(writes, |batch| self.store.write(batch))
+        let keys = writes.iter().map(|write| write.key.as_ref());
+        let Some(stripes) = self.stripes.shared_soon(keys) else {
+            return Err(StoreError::Stalled.into());
+        };
+        self.merge_all(writes, stripes, |batch| self.store.write(batch))
     }
 
     /// Like [`Replica::apply`], but waits out a stall of the store. May block.
     pub fn apply_waiting(&self, writes: &[Envelope]) -> Result<(), ApplyError> {
-        self.merge_all(writes, |batch| self.store.write_waiting(batch))
+        let stripes = self.stripes.shared(writes.iter().map(|write| write.key.as_ref()));
+        self.merge_all(writes, stripes, |batch| self.store.write_waiting(batch))
     }
 
     /// Applies states that were read at other replicas. If they know dots of this replica's actor that it does not, it takes a new actor first.
@@ -132,6 +139,7 @@ impl Replica {
     fn merge_all(
         &self,
         writes: &[Envelope],
+        stripes: Vec<RwLockReadGuard<'_, ()>>,
         write: impl FnOnce(Batch) -> Result<(), StoreError>,
     ) -> Result<(), ApplyError> {
         for write in writes {
@@ -142,7 +150,6 @@ impl Replica {
         let forgotten = usize::from(self.planted.is(Bug::ApplyForgetsFirst) && writes.len() > 1);
         let writes = &writes[forgotten..];
         let keys = || writes.iter().map(|write| write.key.as_ref());
-        let stripes = self.stripes.shared(keys());
         // Under the stripes: whoever forgets a key takes its stripe after the floor has risen.
         for (index, write) in writes.iter().enumerate() {
             match self.check(write) {

@@ -290,6 +290,11 @@ impl Replica {
         Ok(self.store.scan(Family::Data, start, end, visit)?)
     }
 
+    /// Whether the store takes no writes now, until it has flushed or compacted enough.
+    pub fn is_stalled(&self) -> bool {
+        self.store.is_stopped()
+    }
+
     /// Stops in good order: mints no more, syncs, runs what waits for the sync, and marks the stop clean. The caller has stopped sending
     /// writes here. Blocks.
     pub fn stop(&self) -> Result<(), StopError> {

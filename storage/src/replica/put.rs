@@ -159,6 +159,15 @@ impl Replica {
         outcomes.pop().expect("a request has an outcome")
     }
 
+    /// Brings the states of the keys into the cache, so that [`Replica::put_all`] does not wait for the disk while it holds their stripes.
+    /// May block.
+    pub fn warm<'a>(&self, keys: impl Iterator<Item = &'a Bytes>) {
+        for key in keys {
+            // What fails here fails again when it is put, where it is answered.
+            let _warm = self.store.get(Family::Data, key, Tier::Any);
+        }
+    }
+
     /// Leads puts in their order: validates, reads and mints each, and writes the joins and the hints in one batch. Each has an outcome of
     /// its own; only a failed write is an outcome of all. `tier` says how far the states may be fetched from; with [`Tier::Any`] it may block.
     ///
@@ -167,15 +176,14 @@ impl Replica {
         if let Err(error) = self.check_room(Carries::Write) {
             return requests.iter().map(|_| Err(PutError::Store(error.clone()))).collect();
         }
-        if tier == Tier::Any {
-            for request in requests {
-                // Brings the state into the cache before the stripes are taken: async workers wait for stripes and must not wait for a disk.
-                // What fails here fails again below, where it is answered.
-                let _warm = self.store.get(Family::Data, &request.key, Tier::Any);
-            }
-        }
         let keys = requests.iter().map(|request| request.key.as_ref());
-        let _stripes = self.stripes.exclusive(keys);
+        let stripes = match tier {
+            Tier::Cached => self.stripes.exclusive_soon(keys),
+            Tier::Any => Some(self.stripes.exclusive(keys)),
+        };
+        let Some(_stripes) = stripes else {
+            return requests.iter().map(|_| Err(PutError::NotCached)).collect();
+        };
         let mut group = Group::default();
         let prepare = |request| self.prepare(request, tier, &mut group);
         let mut outcomes: Vec<_> = requests.iter().map(prepare).collect();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::{Batch, Family, Lookup, Operation, Store, StoreError, StoreStatistics, Tier, Visitor};
 use crate::values;
@@ -34,12 +34,21 @@ struct State {
     sequence_synced: u64,
 }
 
+#[derive(Debug, Default)]
+struct Stopped {
+    now: bool,
+    /// Writes that wait until it is over.
+    waiting: usize,
+}
+
 /// A store in memory with an explicit line between what is synced and what a power cut would take.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: RwLock<State>,
     cold: AtomicBool,
     stalled: AtomicBool,
+    stopped: Mutex<Stopped>,
+    goes_on: Condvar,
     sync_fails: AtomicBool,
 }
 
@@ -78,9 +87,27 @@ impl MemoryStore {
         self.cold.store(cold, Ordering::SeqCst);
     }
 
-    /// While stalled, [`Store::write`] answers [`StoreError::Stalled`].
+    /// While stalled, [`Store::write`] answers [`StoreError::Stalled`], and [`Store::is_stopped`] says so.
     pub fn make_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::SeqCst);
+    }
+
+    /// While held up, [`Store::write_waiting`] waits as long.
+    pub fn hold_up(&self, held_up: bool) {
+        self.stopped.lock().now = held_up;
+        self.goes_on.notify_all();
+    }
+
+    fn wait_until_not_held_up(&self) {
+        let mut stopped = self.stopped.lock();
+        stopped.waiting += 1;
+        self.goes_on.wait_while(&mut stopped, |stopped| stopped.now);
+        stopped.waiting -= 1;
+    }
+
+    /// Writes that are held up.
+    pub fn held_up(&self) -> usize {
+        self.stopped.lock().waiting
     }
 
     /// While set, [`Store::sync`] fails and makes nothing durable.
@@ -151,10 +178,15 @@ impl Store for MemoryStore {
     }
 
     fn write_waiting(&self, batch: Batch) -> Result<(), StoreError> {
+        self.wait_until_not_held_up();
         let state = &mut *self.state.write();
         apply(&mut state.live, &mut state.sequence_live, &batch);
         state.unsynced.push(batch);
         Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stalled.load(Ordering::SeqCst)
     }
 
     fn scan(

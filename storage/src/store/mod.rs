@@ -210,6 +210,9 @@ pub trait Store: Send + Sync {
     /// Like [`Store::write`], but waits out a stall. May block.
     fn write_waiting(&self, batch: Batch) -> Result<(), StoreError>;
 
+    /// Whether [`Store::write_waiting`] would wait now, for as long as it takes to flush or to compact.
+    fn is_stopped(&self) -> bool;
+
     /// Visits the entries of `[start, end)` in key order; an empty `end` means to the last key. May block.
     fn scan(
         &self,

@@ -12,7 +12,8 @@ use std::path::Path;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties::{
-    CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_PENDING_COMPACTION_BYTES, LIVE_SST_FILES_SIZE, PropName,
+    CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_PENDING_COMPACTION_BYTES, IS_WRITE_STOPPED,
+    LIVE_SST_FILES_SIZE, PropName,
 };
 use rocksdb::{
     BlockBasedOptions, Cache, ChecksumType, ColumnFamily, ColumnFamilyDescriptor, CompactOptions,
@@ -192,6 +193,12 @@ impl Store for RocksStore {
 
     fn write_waiting(&self, batch: Batch) -> Result<(), StoreError> {
         self.write_with(batch, &self.write_waiting)
+    }
+
+    fn is_stopped(&self) -> bool {
+        // A property that cannot be read says nothing; the write will.
+        let stopped = self.db.property_int_value(IS_WRITE_STOPPED);
+        stopped.is_ok_and(|stopped| stopped == Some(1))
     }
 
     fn scan(
