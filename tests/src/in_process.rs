@@ -122,6 +122,18 @@ impl InProcess {
         self.client_builder().build().await.expect("a node of the cluster answers")
     }
 
+    /// A client that can talk to one machine only.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn client_of(&self, number: u8) -> Client {
+        let network = self.client_network().only(self.host(number));
+        let machine = &self.machines[usize::from(number) - 1];
+        let address = machine.config().listen.native.to_string();
+        let builder = Client::builder().seams(Arc::new(network)).contact_point(address);
+        builder.build().await.expect("the node answers")
+    }
+
     /// Cuts a machine off from the other machines, not from clients.
     pub fn isolate(&self, number: u8) {
         let others = self.machines.iter().map(Machine::number).filter(|other| *other != number);

@@ -5,7 +5,7 @@
 //! - [`session`], [`trio`]: requests to a node that the test chooses
 //! - [`pipeline`]: more requests than a node can take
 //! - [`in_process`], [`machine`]: a cluster of whole nodes inside the test's process
-//! - [`memory_network`], [`faults`], [`stepped_clock`]: what those nodes take for the world
+//! - [`memory_network`], [`faults`], [`detained`], [`stepped_clock`]: what those nodes take for the world
 //! - [`sim`]: whole clusters under faults, in simulated time, each run from one seed
 //! - [`chaos`]: real processes in every kind of trouble
 //! - [`linearizable`]: whether operations could have happened one after the other
@@ -24,6 +24,7 @@ pub mod bench;
 pub mod binary;
 pub mod chaos;
 pub mod cluster;
+pub mod detained;
 pub mod dots;
 pub mod faults;
 pub mod fuzz;
@@ -41,6 +42,7 @@ pub mod stepped_clock;
 pub mod trio;
 
 pub use cluster::{Cluster, ClusterBuilder};
+pub use detained::Detained;
 pub use in_process::InProcess;
 pub use load::Load;
 pub use machine::{Disk, Machine};

@@ -41,6 +41,8 @@ pub enum Disk {
 
 /// See the module.
 pub struct Machine {
+    compare_every: Duration,
+    planted: Planted,
     number: u8,
     config: Config,
     network: Arc<dyn Network>,
@@ -75,7 +77,10 @@ impl Machine {
             Disk::Folder => Data::Disk,
         };
         let (running, fatal) = (None, Arc::default());
+        let (compare_every, planted) = (starling_node::repair::COMPARE_EVERY, Planted::NONE);
         Machine {
+            compare_every,
+            planted,
             number,
             config,
             network,
@@ -98,6 +103,16 @@ impl Machine {
     /// What its node is told.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Its node compares what it holds so often, from its next start on.
+    pub fn compare_every(&mut self, every: Duration) {
+        self.compare_every = every;
+    }
+
+    /// Its node has this bug, from its next start on.
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// Its wall clock.
@@ -292,10 +307,10 @@ impl Machine {
             seed,
             blocking: Blocking::pool(BLOCKING_THREADS),
             sync_every_max: Duration::ZERO,
-            compare_every: starling_node::repair::COMPARE_EVERY,
+            compare_every: self.compare_every,
             data: self.data.clone(),
             disk_space: Some(self.disk_space()),
-            planted: Planted::NONE,
+            planted: self.planted,
             boot_id: format!("boot-{}", self.boots),
             fatal: Arc::new(move |reason| {
                 eprintln!("node {number} must not go on: {reason}");

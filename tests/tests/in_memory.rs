@@ -86,7 +86,7 @@ async fn a_crash_and_a_deaf_node_cost_a_quorum_nothing() {
 
 /// Node 3 is alone: it knows that a quorum is out of reach, and takes what one node may.
 async fn the_minority_refuses(cluster: &mut InProcess) {
-    let lonely = client_of(cluster, 3).await;
+    let lonely = cluster.client_of(3).await;
     let bucket = lonely.bucket(BUCKET).await.expect("one node is enough to open a bucket");
     let began = now();
     expect_unavailable(bucket.put("minor", "never").await.map(drop));
@@ -97,14 +97,6 @@ async fn the_minority_refuses(cluster: &mut InProcess) {
     put.expect("one replica is reachable: this one");
     let old = bucket.get("key0").consistency(ConsistencyLevel::One).await;
     assert_eq!(old.expect("this replica answers").siblings, ["before"]);
-}
-
-/// A client that can talk to one node only.
-async fn client_of(cluster: &mut InProcess, number: u8) -> Client {
-    let network = cluster.client_network().only(cluster.host(number));
-    let address = cluster.node(number).config().listen.native.to_string();
-    let builder = Client::builder().seams(Arc::new(network)).contact_point(address);
-    builder.build().await.expect("the node answers")
 }
 
 fn expect_unavailable(outcome: Result<(), Error>) {

@@ -33,7 +33,9 @@ pub struct Frame {
     pub request_id: u64,
     /// How many milliseconds the answer is worth waiting for, from its arrival; 0: not said.
     pub budget_ms: u32,
-    /// The hybrid clock value of the operand, 0 where there is none.
+    /// Between nodes: the hybrid clock value of the operand; where a message has none it may carry another number, which its kind says. In a
+    /// client's put or delete: the node's uptime in milliseconds by which it must have begun. In an answer to a client: that uptime
+    /// now. 0: not said.
     pub mint: u64,
     /// The encoded header.
     pub header: Bytes,

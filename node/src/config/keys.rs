@@ -217,7 +217,7 @@ pub const KEYS: &[Key] = &[
         "limits.in_flight_max",
         r#""64MiB""#,
         SIZE,
-        "Client requests being worked on at a time; beyond it the answer is Overloaded.",
+        "Client requests being worked on at a time; beyond it, or a connection's share of it, the answer is Overloaded.",
     ),
     key(
         "limits.link_max",
