@@ -8,6 +8,11 @@ use starling_storage::{DiskFiles, Files, RocksOptions, RocksStore, Store, StoreE
 use crate::config::Config;
 use crate::seams::{Data, Opened, Seams};
 
+/// Sizes that nodes may choose for their memory tables, between half of what is configured and all of it.
+const STEPS: usize = 8;
+/// From the step of one node to that of the next.
+const STRIDE: usize = 5;
+
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +36,14 @@ pub enum DataError {
     Store(StoreError),
 }
 
+/// Replicas of the same data would fill memory tables of the same size at the same moment, and then all be slow at once. Nodes that follow
+/// one another in the list of seeds differ most.
+fn staggered(config: &Config) -> usize {
+    let me = config.seeds.iter().position(|seed| *seed == config.listen.internode);
+    let most = config.memtable_bytes as usize;
+    most - most / 2 / STEPS * (me.unwrap_or(0) * STRIDE % STEPS)
+}
+
 /// Opens the store, which locks the directory, and the records. Blocks.
 ///
 /// # Errors
@@ -44,7 +57,7 @@ pub fn open(config: &Config, seams: &Seams) -> Result<Opened, DataError> {
                 Arc::new(DiskFiles::open(&config.data_dir).map_err(failed)?);
             let options = RocksOptions {
                 block_cache_bytes: config.block_cache_bytes as usize,
-                memtable_bytes: config.memtable_bytes as usize,
+                memtable_bytes: staggered(config),
                 ..RocksOptions::default()
             };
             let store = RocksStore::open(&config.data_dir.join("store"), &options);

@@ -143,7 +143,8 @@ pub const KEYS: &[Key] = &[
         "memtable",
         r#""32MiB""#,
         SIZE,
-        "Memory for writes before they go to a sorted file. Larger means fewer and larger files.",
+        "Memory for writes before they go to a sorted file. Larger means fewer and larger files. A node uses between half \
+         of it and all of it, so that not all replicas write their files at the same moment.",
     ),
     key(
         "hints_max",

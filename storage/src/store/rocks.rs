@@ -32,10 +32,13 @@ const SMALL_FAMILY_MEMTABLE_BYTES: usize = 4 << 20;
 /// The log may be as long as so many memory tables of the data.
 const WAL_MEMTABLES: usize = 6;
 
-/// What was in a memory table stays in memory when it is flushed: otherwise every flush would send the reads of leaders to the disk.
+/// What is flushed or compacted stays in memory: otherwise each time the reads of leaders would go to the disk.
 /// The crate has no setter for it.
-const WARM_FLUSHES: (&str, &str) =
-    ("block_based_table_factory", "{prepopulate_block_cache=kFlushOnly;}");
+const WARM_FILES: (&str, &str) =
+    ("block_based_table_factory", "{prepopulate_block_cache=kFlushAndCompaction;}");
+
+/// So much of a new file is handed to the disk at a time: all at once, it would hold up the syncs of the log.
+const FILE_PIECE_BYTES: u64 = 512 << 10;
 
 thread_local! {
     /// Operands of the last full merge on this thread: RocksDB runs the operator of a read on the reading thread.
@@ -78,7 +81,7 @@ impl RocksStore {
         let db = DB::open_cf_descriptors(&database_options(options, cache), path, families)
             .map_err(|error| open_error(path, &error))?;
         let data = db.cf_handle(Family::Data.name()).expect("it was just opened");
-        db.set_options_cf(data, &[WARM_FLUSHES]).map_err(|error| open_error(path, &error))?;
+        db.set_options_cf(data, &[WARM_FILES]).map_err(|error| open_error(path, &error))?;
         Ok(RocksStore::of(db))
     }
 
@@ -287,6 +290,7 @@ fn database_options(options: &RocksOptions, cache: Cache) -> Options {
     database.set_write_buffer_manager(&manager);
     // A start replays the log before it serves: a family that is seldom written must not keep much of it.
     database.set_max_total_wal_size((options.memtable_bytes * WAL_MEMTABLES) as u64);
+    database.set_bytes_per_sync(FILE_PIECE_BYTES);
     database.set_keep_log_file_num(4);
     database.set_max_log_file_size(4 << 20);
     database.set_stats_dump_period_sec(0);
