@@ -213,10 +213,12 @@ impl Replica {
             clock.start_over()?;
         }
         let (upkeep_clock, upkeep_mark) = (clock.clone(), high_water.clone());
-        let after_sync = Box::new(move |synced: Synced| {
+        let upkeep = Box::new(move |synced: Option<Synced>| {
+            let Some(synced) = synced else { return upkeep_mark.catch_up(upkeep_clock.now_us()) };
             (config.observe_sync)(synced.took);
-            upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
-            upkeep_clock.extend_while_minting().map_err(io::Error::other)
+            let left = upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
+            upkeep_clock.extend_while_minting().map_err(io::Error::other)?;
+            Ok(left)
         });
         let (doubtful, fatal) = (identity.clone(), config.fatal);
         let fatal = Box::new(move |reason: &str| {
@@ -227,7 +229,7 @@ impl Replica {
             fatal(reason);
         });
         let commit =
-            CommitLoop::start(store.clone(), config.durability, after_sync, fatal, config.planted)?;
+            CommitLoop::start(store.clone(), config.durability, upkeep, fatal, config.planted)?;
         let amnesia = store.get(Family::Meta, AMNESIA_MARK, Tier::Any)?;
         Ok(Replica {
             whole: AtomicBool::new(amnesia == Lookup::Absent),
