@@ -1,7 +1,7 @@
 //! Durability: one thread syncs the store's log for all writers, and acknowledges after it.
 //!
-//! Invariant: in group durability a callback runs only after a sync that began after its call; if a sync fails, none runs ever again and the
-//! process ends, because after a failed fsync the operating system no longer knows what is on disk.
+//! Invariant: in group durability a callback runs only after a sync that began after its call; if a sync or a write fails, none runs ever again
+//! and the process ends, because after a failed fsync the operating system no longer knows what is on disk.
 //!
 //! What was synced is in the high-water mark a second later, also where nothing follows: the loop looks after it until it is.
 //!
@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::files::{DurableNumber, Files};
 use crate::planted::{Bug, Planted};
-use crate::store::Store;
+use crate::store::{Store, StoreError, WatchedStore};
 
 /// The name of the high-water mark's record.
 pub const HIGH_WATER_FILE: &str = "HIGH_WATER";
@@ -104,7 +104,7 @@ pub struct CommitLoop {
 }
 
 impl CommitLoop {
-    /// Starts the loop. `fatal` is told of a failed sync; [`abort_process`] outside of tests.
+    /// Starts the loop. `fatal` is told of a failed sync or write; [`abort_process`] outside of tests.
     pub fn start(
         store: Arc<dyn Store>,
         durability: Durability,
@@ -140,9 +140,16 @@ impl CommitLoop {
         Ok(commit_loop)
     }
 
-    /// Nothing can be promised any more: nothing is acknowledged from here on, and the node ends.
-    pub(crate) fn fail(&self, reason: &str) {
-        self.shared.fail(reason);
+    /// The store for everybody else: a write or a sync of it that fails is as fatal as a sync of this loop. Nothing is acknowledged from
+    /// then on, and the node ends.
+    pub(crate) fn watched_store(&self) -> Arc<dyn Store> {
+        let shared = self.shared.clone();
+        let watcher = Box::new(move |error: &StoreError| {
+            if !shared.planted.is(Bug::IgnoreFailedSync) {
+                shared.fail(&error.to_string());
+            }
+        });
+        Arc::new(WatchedStore::new(self.shared.store.clone(), watcher))
     }
 
     /// Runs `callback` when every write that returned before this call is as durable as the mode promises; on the commit thread, on this one
@@ -282,7 +289,7 @@ impl Shared {
     }
 }
 
-/// Logs the reason and aborts: the only safe answer to a failed sync.
+/// Logs the reason and aborts: the only safe answer to a failed sync or write.
 pub fn abort_process(reason: &str) {
     tracing::error!(reason, "cannot make writes durable any more; stopping at once");
     std::process::abort();

@@ -93,7 +93,7 @@ pub struct ReplicaConfig {
     pub grid: SlotGrid,
     /// Is told how long each sync of the log took.
     pub observe_sync: fn(Duration),
-    /// Ends the node when a sync fails; [`crate::commit::abort_process`] outside of tests.
+    /// Ends the node when a sync or a write fails; [`crate::commit::abort_process`] outside of tests.
     pub fatal: Fatal,
     /// What a test wants to be wrong.
     pub planted: Planted,
@@ -205,13 +205,6 @@ impl Replica {
         high_water.set(sequence)?;
 
         let clock = Arc::new(Clock::open(files, wall)?);
-        let floors = Floors::load(store.clone(), config.grid)?;
-        clock.pass(floors.highest());
-        if let Err(ClockError::Jumped { .. }) = clock.boot_wait_us() {
-            identity.new_actor(ActorChange::ClockJumped)?;
-            report.actor_changes.push(ActorChange::ClockJumped);
-            clock.start_over()?;
-        }
         let (upkeep_clock, upkeep_mark) = (clock.clone(), high_water.clone());
         let upkeep = Box::new(move |synced: Option<Synced>| {
             let Some(synced) = synced else { return upkeep_mark.catch_up(upkeep_clock.now_us()) };
@@ -224,12 +217,19 @@ impl Replica {
         let fatal = Box::new(move |reason: &str| {
             // What was minted may be lost though no machine restarts: nobody may vouch for it from here on.
             if let Err(error) = doubtful.new_actor(ActorChange::AmbiguousWrite) {
-                tracing::error!(%error, "cannot take a new actor after a failed sync");
+                tracing::error!(%error, "cannot take a new actor after a failed write");
             }
             fatal(reason);
         });
-        let commit =
-            CommitLoop::start(store.clone(), config.durability, upkeep, fatal, config.planted)?;
+        let commit = CommitLoop::start(store, config.durability, upkeep, fatal, config.planted)?;
+        let store = commit.watched_store();
+        let floors = Floors::load(store.clone(), config.grid)?;
+        clock.pass(floors.highest());
+        if let Err(ClockError::Jumped { .. }) = clock.boot_wait_us() {
+            identity.new_actor(ActorChange::ClockJumped)?;
+            report.actor_changes.push(ActorChange::ClockJumped);
+            clock.start_over()?;
+        }
         let amnesia = store.get(Family::Meta, AMNESIA_MARK, Tier::Any)?;
         Ok(Replica {
             whole: AtomicBool::new(amnesia == Lookup::Absent),

@@ -247,7 +247,6 @@ impl Replica {
         if group.batch.is_empty() {
             return Ok(());
         }
-        let me = self.identity.actor();
         let written = match tier {
             Tier::Cached => self.store.write(group.batch),
             Tier::Any => self.store.write_waiting(group.batch),
@@ -259,13 +258,8 @@ impl Replica {
         match written {
             Ok(()) => Ok(()),
             Err(StoreError::Stalled) => Err(PutError::NotCached),
-            Err(error) => {
-                // The dots may or may not be in the store: nobody may vouch for them from here on.
-                if let Err(no_actor) = self.new_actor(me, ActorChange::AmbiguousWrite) {
-                    self.commit.fail(&format!("{error}; and then {no_actor}"));
-                }
-                Err(PutError::Store(error))
-            }
+            // The dots may or may not be in the store. Nobody vouches for them: the store's watcher has seen to a new actor.
+            Err(error) => Err(PutError::Store(error)),
         }
     }
 

@@ -41,6 +41,7 @@ pub struct MemoryStore {
     cold: AtomicBool,
     stalled: AtomicBool,
     sync_fails: AtomicBool,
+    write_fails: AtomicBool,
 }
 
 impl MemoryStore {
@@ -81,6 +82,11 @@ impl MemoryStore {
     /// While stalled, [`Store::write`] answers [`StoreError::Stalled`].
     pub fn make_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::SeqCst);
+    }
+
+    /// While set, every write fails and changes nothing.
+    pub fn make_write_fail(&self, fails: bool) {
+        self.write_fails.store(fails, Ordering::SeqCst);
     }
 
     /// While set, [`Store::sync`] fails and makes nothing durable.
@@ -151,6 +157,9 @@ impl Store for MemoryStore {
     }
 
     fn write_waiting(&self, batch: Batch) -> Result<(), StoreError> {
+        if self.write_fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Io { operation: "write", reason: "injected".to_owned() });
+        }
         let state = &mut *self.state.write();
         apply(&mut state.live, &mut state.sequence_live, &batch);
         state.unsynced.push(batch);
