@@ -100,6 +100,38 @@ fn with_a_grace_a_tombstone_is_forgotten_by_its_age_alone() {
     assert!(state(&replica, &key(1)).is_absent());
 }
 
+/// One replica was away, so that no floor rises, and a peer sends back what has passed its grace here.
+#[test]
+fn what_is_forgotten_by_its_age_is_neither_amnesia_nor_taken_again() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let other = Machine::new(50).start();
+    let (_, delete) = deleted(&replica, 1);
+    let tombstone = state(&replica, &key(1)).encode();
+    let missed = write(&other, 2, &Context::new(), Some(b"deleted while this replica was away"));
+    write(&other, 2, &missed.context, None);
+    let newer = state(&other, &key(2)).encode();
+    let grace = Some(Duration::from_secs(60));
+    assert!(replica.refresh(AREA, u64::MAX).unwrap().complete);
+    machine.wall.advance(61_000_000);
+    assert_eq!(replica.purge(AREA, grace).unwrap().keys, 1);
+    let actor = replica.identity().actor();
+    for _ in 0..2 {
+        replica.apply_repair(&[support::envelope(key(1), tombstone.clone())]).unwrap();
+        assert!(
+            state(&replica, &key(1)).is_absent(),
+            "it would be forgotten and come back for ever"
+        );
+    }
+    assert_eq!(replica.identity().actor(), actor);
+    write(&replica, 1, &delete.context, Some(b"new"));
+    assert_eq!(replica.identity().actor(), actor);
+    // What deletes something here is news, however old it is.
+    replica.apply(&[support::envelope(key(2), missed.delta)]).unwrap();
+    replica.apply_repair(&[support::envelope(key(2), newer)]).unwrap();
+    assert!(values(&replica, &key(2)).is_empty());
+}
+
 #[test]
 fn a_forgotten_key_hashes_as_one_that_never_was() {
     let (one, other) = (Machine::new(1).start(), Machine::new(2).start());

@@ -27,6 +27,7 @@ use thiserror::Error;
 pub use apply::{ApplyError, BadOperand, Carries, Envelope, Refusal};
 pub use compare::{Refreshed, States};
 pub use purge::Purged;
+use purge::Reaped;
 pub use put::{NotLeading, Put, PutError, PutRequest};
 pub use room::Room;
 use room::ToldRoom;
@@ -171,6 +172,7 @@ pub struct Replica {
     stripes: Stripes,
     leaves: Leaves,
     floors: Floors,
+    reaped: Reaped,
     /// Held by whoever reads dirty leaves.
     refreshing: Mutex<()>,
     whole: AtomicBool,
@@ -236,6 +238,7 @@ impl Replica {
             room: ToldRoom::default(),
             leaves: Leaves::new(config.grid),
             floors,
+            reaped: Reaped::default(),
             refreshing: Mutex::new(()),
             hints: Hints::load(store.clone(), config.hint_limits)?,
             buckets: BucketRegistry::load(store.clone())?,

@@ -342,8 +342,8 @@ impl Replica {
     ) -> Result<Actor, PutError> {
         let me = self.identity.actor();
         let is_fresh = state.context().max_seq(me) < mint;
-        let floor = self.floor_of(&request.key).writes;
-        let remembers = request.client.actor_is_covered_by(me, state.context(), floor);
+        let forgotten = self.forgotten_up_to(&request.key);
+        let remembers = request.client.actor_is_covered_by(me, state.context(), forgotten);
         if is_fresh && remembers {
             return Ok(me);
         }
