@@ -108,6 +108,23 @@ fn a_hint_whose_write_failed_is_owed_no_more() {
     assert_eq!(hints.pending(host(1)), (0, 0));
 }
 
+/// What is owed and not on the account would never be handed over.
+#[test]
+fn a_failed_write_at_a_segment_s_end_leaves_the_account_right() {
+    let hints = load(&Arc::new(MemoryStore::new()), PLENTY);
+    let keep = |n| keep(&hints, &[host(1)], &hint(n, 100_000));
+    // Ten of these are a segment.
+    (1..=9).for_each(keep);
+    let reservation = hints.push(&mut Batch::new(), &[host(1)], &hint(10, 100_000));
+    (11..=21).for_each(keep);
+    hints.settle(reservation, false);
+    hints.done_through(host(1), 15).unwrap();
+    assert_eq!(hints.pending(host(1)).0, 6);
+    hints.done_through(host(1), 20).unwrap();
+    assert_eq!(hints.pending(host(1)).0, 1);
+    assert_eq!(mints(&hints, 1, ALL, PLENTY), [21]);
+}
+
 #[test]
 fn overflow_drops_the_oldest_of_the_largest_debt_and_remembers_it() {
     let store = Arc::new(MemoryStore::new());

@@ -102,6 +102,10 @@ impl Ledger {
     /// Moves the cursor to `sequence`. `sizes` are the stored sizes of the hints between the two cursors.
     pub fn done_through(&mut self, sequence: u64, sizes: &[(u64, u64)]) {
         for (done, bytes) in sizes {
+            // The last of a segment may have failed, and then nothing that is done ends it.
+            while self.segments.front().is_some_and(|segment| segment.last < *done) {
+                self.drop_settled_front();
+            }
             let Some(first) = self.segments.front_mut() else {
                 break;
             };
