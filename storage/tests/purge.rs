@@ -49,8 +49,8 @@ fn deleted(replica: &Replica, n: u64) -> (Put, Put) {
 /// What all replicas of the slot do once they agree up to now.
 fn raise(replica: &Replica) -> Floor {
     let writes = replica.seal();
-    replica.promise(&[0], writes).unwrap();
-    let floor = Floor { promised: writes, writes, states: replica.clock().read() };
+    let states = replica.promise(&[0], writes).unwrap();
+    let floor = Floor { promised: writes, writes, states };
     replica.adopt_floor(&[0], floor).unwrap();
     floor
 }
@@ -225,6 +225,30 @@ fn what_others_have_forgotten_is_dropped_by_a_replica_that_lost_its_deletes() {
     assert_eq!(replica.drop_unless_known(&theirs, floor).unwrap(), 1);
     assert_eq!(values(&replica, &key(1)), ["newer than the floor"]);
     assert_eq!(values(&replica, &key(2)), ["live"]);
+}
+
+#[test]
+fn a_state_that_was_read_before_a_promise_is_late_though_the_clock_stood_still() {
+    let replica = Machine::new(1).start();
+    let (put, _) = deleted(&replica, 1);
+    let mint = replica.clock().last();
+    raise(&replica);
+    assert_eq!(sweep(&replica), 1);
+    let read = Envelope { key: key(1), operand: put.delta, mint, carries: Carries::State };
+    assert!(is_late(&replica, read));
+}
+
+#[test]
+fn a_clock_that_steps_back_before_the_first_put_does_not_start_over_below_a_seal() {
+    let mut machine = Machine::new(1);
+    let replica = machine.start();
+    let sealed = replica.seal();
+    assert!(sealed > 0);
+    machine.wall.advance(-2_000_000);
+    assert!(write(&replica, 1, &Context::new(), Some(b"v")).mint > sealed);
+    drop(replica);
+    machine.wall.advance(2_000_000);
+    assert_eq!(machine.start().seal(), 0, "it has to wait before it may lead");
 }
 
 #[test]

@@ -171,8 +171,7 @@ impl Repair {
         }
         let slots = each(slots);
         let promised = self.parts.blocking.run(move || replica.promise(&slots, writes)).await;
-        promised.map_err(|error| error.to_string())?;
-        Ok(self.parts.replica.clock().read())
+        promised.map_err(|error| error.to_string())
     }
 
     /// Adopts a floor that all members have promised.

@@ -59,17 +59,20 @@ impl Replica {
         &self.floors
     }
 
-    /// A number such that every write which this replica ever leads up to it is in its store by now. May block for a moment.
+    /// A number such that every write which this replica ever leads up to it is in its store by now; 0 while it may not lead yet. May block for
+    /// a moment.
     pub fn seal(&self) -> u64 {
-        let sealed = self.clock.read();
+        let Some(sealed) = self.clock.seal() else { return 0 };
         self.stripes.wait_for_writers();
         sealed
     }
 
-    /// Promises, for good, to mint nothing up to `writes` and to have what it holds of these slots by now. Blocks.
-    pub fn promise(&self, slots: &[u32], writes: u64) -> Result<(), StoreError> {
+    /// Promises, for good, to mint nothing up to `writes` and to have what it holds of these slots by now. Returns a number above that of every
+    /// state that was read before. Blocks.
+    pub fn promise(&self, slots: &[u32], writes: u64) -> Result<u64, StoreError> {
         self.clock.pass(writes);
-        self.floors.raise(slots, Floor { promised: writes, ..Floor::default() })
+        self.floors.raise(slots, Floor { promised: writes, ..Floor::default() })?;
+        Ok(self.clock.pass_present())
     }
 
     /// Adopts a floor that all replicas of these slots have promised: what is older is refused from here on. Blocks.
