@@ -211,12 +211,13 @@ impl Repair {
             }
         }
         for (floor, slots) in higher {
+            // Durable once it is taken: a broken clock's would stop this node's at every start.
+            if is_ahead(&floor, self.parts.replica.clock().now_us()) {
+                return Err("a peer's floor is ahead of this node's clock".to_owned());
+            }
             let forgot = |slot: &u32| self.parts.replica.floors().of(*slot).promised < floor.writes;
             if self.is_whole() && slots.iter().any(forgot) {
                 self.lose_memory().await?;
-            }
-            if floor.states > self.parts.replica.clock().now_us().saturating_add(SKEW_MAX_US) {
-                return Err("a peer's floor is ahead of this node's clock".to_owned());
             }
             self.take_floor(slots, floor).await?;
         }
@@ -270,6 +271,11 @@ impl Repair {
     }
 }
 
+/// Whether a clock that is right cannot have told this floor by now.
+fn is_ahead(floor: &Floor, now_us: u64) -> bool {
+    floor.writes.max(floor.states) > now_us.saturating_add(SKEW_MAX_US)
+}
+
 /// The slots of ranges, as many as a ring can have at most.
 fn each(ranges: &[(u32, u32)]) -> Vec<u32> {
     ranges.iter().flat_map(|(first, last)| *first..=*last).take(1 << 16).collect()
@@ -278,4 +284,18 @@ fn each(ranges: &[(u32, u32)]) -> Vec<u32> {
 fn decode(runs: &FloorRuns) -> floors::Runs {
     let floor = |&(len, promised, writes, states)| (len, Floor { promised, writes, states });
     runs.iter().map(floor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Floor, SKEW_MAX_US, is_ahead};
+
+    #[test]
+    fn a_floor_of_either_kind_ahead_of_the_clock_is_not_believed() {
+        let now_us = 1_000_000_000;
+        let (right, ahead) = (now_us + SKEW_MAX_US, now_us + SKEW_MAX_US + 1);
+        assert!(!is_ahead(&Floor { promised: 0, writes: right, states: right }, now_us));
+        assert!(is_ahead(&Floor { promised: 0, writes: ahead, states: right }, now_us));
+        assert!(is_ahead(&Floor { promised: 0, writes: right, states: ahead }, now_us));
+    }
 }
