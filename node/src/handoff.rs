@@ -109,14 +109,10 @@ impl Handoff {
             crate::metrics::observe_hints_replayed(arrived);
             if let Some(last) = taken.checked_sub(1).map(|last| owed[last].sequence) {
                 let replica = self.replica.clone();
-                let gave_up = results[..taken].iter().any(Result::is_err);
                 let late = owed.iter().zip(&results[..taken]).filter(|(_, result)| is_late(result));
                 let late: Vec<Hint> = late.filter_map(|(owed, _)| owed.hint.clone()).collect();
                 let forget = move || {
-                    replica.hints().quarantine(target, &late)?;
-                    if gave_up {
-                        replica.hints().give_up(target)?;
-                    }
+                    replica.hints().quarantine().keep(target, &late)?;
                     replica.hints().done_through(target, last)
                 };
                 let forgotten = self.blocking.run(forget).await;
@@ -187,9 +183,8 @@ fn note(target: HostId, owed: &OwedHint, result: &Result<(), LinkError>) {
         Err(reason) if owed.hint.is_none() => {
             error!(%target, sequence = owed.sequence, %reason, "a stored hint is damaged and was dropped");
         }
-        Err(reason) if is_late(result) => {
-            error!(%target, sequence = owed.sequence, %reason, "a hint comes too late; it is kept aside and never applied");
-        }
+        // The quarantine names it.
+        Err(_) if is_late(result) => {}
         Err(reason) => {
             warn!(%target, sequence = owed.sequence, %reason, "the target refuses a hint for good; it was dropped");
         }

@@ -155,7 +155,7 @@ fn describe() {
         ("starling_purged_keys_total", "Deleted keys that were forgotten."),
         ("starling_sweep_compactions_total", "Times that their space was given back."),
         ("starling_hints_quarantined_total", "Kept writes that came too late, and are kept aside."),
-        ("starling_hints_dropped_total", "Kept writes given up: the node needs repair."),
+        ("starling_hints_dropped_total", "Kept writes given up: comparing replicas brings them."),
     ] {
         describe_counter!(name, count, help);
     }

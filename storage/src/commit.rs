@@ -1,7 +1,9 @@
 //! Durability: one thread syncs the store's log for all writers, and acknowledges after it.
 //!
-//! Invariant: in group durability a callback runs only after a sync that began after its call; if a sync fails, none runs ever again and the
-//! process ends, because after a failed fsync the operating system no longer knows what is on disk.
+//! Invariant: in group durability a callback runs only after a sync that began after its call; if a sync or a write fails, none runs ever again
+//! and the process ends, because after a failed fsync the operating system no longer knows what is on disk.
+//!
+//! What was synced is in the high-water mark a second later, also where nothing follows: the loop looks after it until it is.
 //!
 //! It writes nothing to the store. Waiting callbacks are bounded by the node's limit on requests in flight.
 
@@ -15,18 +17,22 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::files::{DurableNumber, Files};
 use crate::planted::{Bug, Planted};
-use crate::store::Store;
+use crate::store::{Store, StoreError, WatchedStore};
 
 /// The name of the high-water mark's record.
 pub const HIGH_WATER_FILE: &str = "HIGH_WATER";
 /// Under load the log is synced at most this often: free-running sync loops eat half of a small machine.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(2);
+/// The high-water mark is written at most so often,
 const HIGH_WATER_INTERVAL_US: u64 = 1_000_000;
+/// and what was synced meanwhile is marked after a pause as long.
+const LEFT_INTERVAL: Duration = Duration::from_micros(HIGH_WATER_INTERVAL_US);
 
 /// What runs once the writes before it are durable.
 pub type Callback = Box<dyn FnOnce() + Send>;
-/// Upkeep after each sync. An error ends the process like a failed sync.
-pub type AfterSync = Box<dyn FnMut(Synced) -> io::Result<()> + Send>;
+/// Upkeep after each sync; and with `None`, a while after the last one, as long as it says that something is left. An error ends the process
+/// like a failed sync.
+pub type Upkeep = Box<dyn FnMut(Option<Synced>) -> io::Result<Left> + Send>;
 /// Ends the process (or the simulated node) for the given reason.
 pub type Fatal = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -37,6 +43,15 @@ pub struct Synced {
     pub sequence: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What upkeep still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing until the next sync.
+    Nothing,
+    /// It wants to be called again, also if no sync follows.
+    Something,
 }
 
 /// When a write counts as done.
@@ -56,15 +71,26 @@ struct Queue {
     callbacks: Vec<Callback>,
     /// The thread sleeps until it is told of work.
     asleep: bool,
+    /// What the last upkeep has left.
+    left: Left,
     stopping: bool,
     failed: bool,
+}
+
+/// Why the commit thread wakes.
+enum Work {
+    /// Callbacks wait for a sync.
+    Sync,
+    /// Nothing does, and upkeep has something left.
+    Upkeep,
+    Stop,
 }
 
 struct Shared {
     store: Arc<dyn Store>,
     queue: Mutex<Queue>,
     wake: Condvar,
-    after_sync: Mutex<AfterSync>,
+    upkeep: Mutex<Upkeep>,
     fatal: Fatal,
     planted: Planted,
 }
@@ -78,11 +104,11 @@ pub struct CommitLoop {
 }
 
 impl CommitLoop {
-    /// Starts the loop. `fatal` is told of a failed sync; [`abort_process`] outside of tests.
+    /// Starts the loop. `fatal` is told of a failed sync or write; [`abort_process`] outside of tests.
     pub fn start(
         store: Arc<dyn Store>,
         durability: Durability,
-        after_sync: AfterSync,
+        upkeep: Upkeep,
         fatal: Fatal,
         planted: Planted,
     ) -> io::Result<CommitLoop> {
@@ -91,11 +117,12 @@ impl CommitLoop {
             queue: Mutex::new(Queue {
                 callbacks: Vec::new(),
                 asleep: false,
+                left: Left::Nothing,
                 stopping: false,
                 failed: false,
             }),
             wake: Condvar::new(),
-            after_sync: Mutex::new(after_sync),
+            upkeep: Mutex::new(upkeep),
             fatal,
             planted,
         });
@@ -113,9 +140,16 @@ impl CommitLoop {
         Ok(commit_loop)
     }
 
-    /// Nothing can be promised any more: nothing is acknowledged from here on, and the node ends.
-    pub(crate) fn fail(&self, reason: &str) {
-        self.shared.fail(reason);
+    /// The store for everybody else: a write or a sync of it that fails is as fatal as a sync of this loop. Nothing is acknowledged from
+    /// then on, and the node ends.
+    pub(crate) fn watched_store(&self) -> Arc<dyn Store> {
+        let shared = self.shared.clone();
+        let watcher = Box::new(move |error: &StoreError| {
+            if !shared.planted.is(Bug::IgnoreFailedSync) {
+                shared.fail(&error.to_string());
+            }
+        });
+        Arc::new(WatchedStore::new(self.shared.store.clone(), watcher))
     }
 
     /// Runs `callback` when every write that returned before this call is as durable as the mode promises; on the commit thread, on this one
@@ -139,10 +173,15 @@ impl CommitLoop {
         }
     }
 
-    /// Syncs once for everything that waits, if anything does. Blocks.
+    /// Syncs once for everything that waits, if anything does; otherwise goes on with what upkeep has left. Blocks.
     pub fn sync_now(&self) {
-        if !self.shared.queue.lock().callbacks.is_empty() {
+        let queue = self.shared.queue.lock();
+        let (waits, left) = (!queue.callbacks.is_empty(), queue.left);
+        drop(queue);
+        if waits {
             self.shared.commit();
+        } else if left == Left::Something {
+            self.shared.tend(None);
         }
     }
 
@@ -214,12 +253,24 @@ impl Shared {
         for callback in callbacks {
             self.run(callback);
         }
-        let upkeep = (*self.after_sync.lock())(synced);
-        if let Err(error) = upkeep {
-            self.fail(&error.to_string());
-            return false;
+        self.tend(Some(synced))
+    }
+
+    /// False once upkeep has failed.
+    fn tend(&self, synced: Option<Synced>) -> bool {
+        let mut upkeep = self.upkeep.lock();
+        match (*upkeep)(synced) {
+            Ok(left) => {
+                // Under the lock of upkeep, so that an older answer does not replace a newer one.
+                self.queue.lock().left = left;
+                true
+            }
+            Err(error) => {
+                drop(upkeep);
+                self.fail(&error.to_string());
+                false
+            }
         }
-        true
     }
 
     fn run(&self, callback: Callback) {
@@ -238,7 +289,7 @@ impl Shared {
     }
 }
 
-/// Logs the reason and aborts: the only safe answer to a failed sync.
+/// Logs the reason and aborts: the only safe answer to a failed sync or write.
 pub fn abort_process(reason: &str) {
     tracing::error!(reason, "cannot make writes durable any more; stopping at once");
     std::process::abort();
@@ -250,29 +301,44 @@ pub fn abort_process(reason: &str) {
 )]
 fn run_group(shared: &Shared) {
     let mut last_sync: Option<Instant> = None;
-    while wait_for_work(shared) {
-        if let Some(last) = last_sync {
-            std::thread::sleep(SYNC_INTERVAL_MIN.saturating_sub(last.elapsed()));
-        }
-        last_sync = Some(Instant::now());
-        if !shared.commit() {
+    loop {
+        let goes_on = match wait_for_work(shared) {
+            Work::Sync => {
+                if let Some(last) = last_sync {
+                    std::thread::sleep(SYNC_INTERVAL_MIN.saturating_sub(last.elapsed()));
+                }
+                last_sync = Some(Instant::now());
+                shared.commit()
+            }
+            Work::Upkeep => shared.tend(None),
+            Work::Stop => false,
+        };
+        if !goes_on {
             return;
         }
     }
 }
 
-/// False when it is time to stop.
-fn wait_for_work(shared: &Shared) -> bool {
+fn wait_for_work(shared: &Shared) -> Work {
     let mut queue = shared.queue.lock();
+    let mut paused = false;
     while queue.callbacks.is_empty() {
         if queue.stopping {
-            return false;
+            return Work::Stop;
+        }
+        if paused {
+            return Work::Upkeep;
         }
         queue.asleep = true;
-        shared.wake.wait(&mut queue);
+        match queue.left {
+            Left::Nothing => shared.wake.wait(&mut queue),
+            Left::Something => {
+                paused = shared.wake.wait_for(&mut queue, LEFT_INTERVAL).timed_out();
+            }
+        }
         queue.asleep = false;
     }
-    true
+    Work::Sync
 }
 
 fn run_periodic(shared: &Shared, interval: Duration) {
@@ -284,9 +350,15 @@ fn run_periodic(shared: &Shared, interval: Duration) {
             return;
         }
         shared.wake.wait_for(&mut queue, interval);
+        let left = queue.left;
         drop(queue);
         let sequence = Some(shared.store.latest_sequence());
-        if sequence != synced && !shared.commit() {
+        let goes_on = match left {
+            _ if sequence != synced => shared.commit(),
+            Left::Something => shared.tend(None),
+            Left::Nothing => true,
+        };
+        if !goes_on {
             return;
         }
         synced = sequence;
@@ -302,6 +374,8 @@ pub struct HighWater {
 struct HighWaterState {
     number: DurableNumber,
     sequence: u64,
+    /// The highest that is known to be synced.
+    synced: u64,
     written_at_us: Option<u64>,
 }
 
@@ -309,14 +383,9 @@ impl HighWater {
     /// Opens the mark in `files`; 0 if it was never written.
     pub fn open(files: Arc<dyn Files>) -> io::Result<HighWater> {
         let (number, stored) = DurableNumber::open(files.as_ref(), HIGH_WATER_FILE)?;
-        Ok(HighWater {
-            files,
-            state: Mutex::new(HighWaterState {
-                number,
-                sequence: stored.unwrap_or(0),
-                written_at_us: None,
-            }),
-        })
+        let sequence = stored.unwrap_or(0);
+        let state = HighWaterState { number, sequence, synced: sequence, written_at_us: None };
+        Ok(HighWater { files, state: Mutex::new(state) })
     }
 
     /// The mark.
@@ -324,25 +393,35 @@ impl HighWater {
         self.state.lock().sequence
     }
 
-    /// Raises the mark to a synced `sequence`, unless that was done within the last second. Blocks on the disk when it writes.
-    pub fn offer(&self, sequence: u64, now_us: u64) -> io::Result<()> {
+    /// Takes note that all up to `sequence` is synced, and raises the mark to what is, unless that was done within the last second: then it is
+    /// left for later. Blocks on the disk when it writes.
+    pub fn offer(&self, sequence: u64, now_us: u64) -> io::Result<Left> {
         let state = &mut *self.state.lock();
+        state.synced = state.synced.max(sequence);
+        if state.synced <= state.sequence {
+            return Ok(Left::Nothing);
+        }
         let is_recent =
             state.written_at_us.is_some_and(|at| at.abs_diff(now_us) < HIGH_WATER_INTERVAL_US);
-        if is_recent || sequence <= state.sequence {
-            return Ok(());
+        if is_recent {
+            return Ok(Left::Something);
         }
-        state.number.write(self.files.as_ref(), sequence)?;
-        state.sequence = sequence;
+        state.number.write(self.files.as_ref(), state.synced)?;
+        state.sequence = state.synced;
         state.written_at_us = Some(now_us);
-        Ok(())
+        Ok(Left::Nothing)
+    }
+
+    /// [`HighWater::offer`] once more of what was left for later.
+    pub fn catch_up(&self, now_us: u64) -> io::Result<Left> {
+        self.offer(0, now_us)
     }
 
     /// Sets the mark to a synced `sequence`, down too: at a clean stop, and when a loss has been dealt with. Blocks.
     pub fn set(&self, sequence: u64) -> io::Result<()> {
         let state = &mut *self.state.lock();
         state.number.write(self.files.as_ref(), sequence)?;
-        state.sequence = sequence;
+        (state.sequence, state.synced) = (sequence, sequence);
         Ok(())
     }
 }

@@ -156,13 +156,16 @@ impl DurableNumber {
 
     /// Replaces the number durably. Blocks.
     pub fn write(&mut self, files: &dyn Files, value: u64) -> io::Result<()> {
-        self.version += 1;
+        let version = self.version + 1;
         let mut copy = [0; COPY_BYTES];
-        copy[..8].copy_from_slice(&self.version.to_le_bytes());
+        copy[..8].copy_from_slice(&version.to_le_bytes());
         copy[8..16].copy_from_slice(&value.to_le_bytes());
         let checksum = crc32c::crc32c(&copy[..16]);
         copy[16..].copy_from_slice(&checksum.to_le_bytes());
-        files.write_at(self.name, COPY_OFFSETS[self.version as usize % 2], &copy)
+        files.write_at(self.name, COPY_OFFSETS[version as usize % 2], &copy)?;
+        // Only now: after a failure the other copy is the only good one, and the next attempt must not touch it.
+        self.version = version;
+        Ok(())
     }
 }
 
@@ -181,7 +184,46 @@ fn decode_copy(record: &[u8], offset: usize) -> Option<(u64, u64)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "test code")]
 mod tests {
+    use std::io;
+    use std::path::PathBuf;
+
     use super::{COPY_OFFSETS, DurableNumber, Files, MemoryFiles};
+
+    /// Every write in place is torn, and fails.
+    struct Failing(MemoryFiles);
+
+    impl Files for Failing {
+        fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+            self.0.read(name)
+        }
+
+        fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+            self.0.replace(name, bytes)
+        }
+
+        fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(name, offset, &bytes[..12])?;
+            Err(io::Error::other("torn"))
+        }
+
+        fn place(&self) -> PathBuf {
+            self.0.place()
+        }
+    }
+
+    #[test]
+    fn writes_that_fail_again_and_again_leave_the_previous_number() {
+        let files = MemoryFiles::new();
+        let (mut number, _) = DurableNumber::open(&files, "N").unwrap();
+        number.write(&files, 7).unwrap();
+        number.write(&files, 5).unwrap();
+        let failing = Failing(files);
+        for attempt in 0..3 {
+            assert!(number.write(&failing, 9).is_err());
+            let found = DurableNumber::open(&failing, "N").unwrap().1;
+            assert_eq!(found, Some(5), "after attempt {attempt}");
+        }
+    }
 
     #[test]
     fn a_torn_copy_leaves_the_previous_number() {

@@ -5,13 +5,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use bytes::Bytes;
-use starling_storage::commit::{Fatal, Synced};
+use starling_storage::commit::{Fatal, Left, Synced};
 use starling_storage::planted::Planted;
 use starling_storage::{
     Batch, CommitLoop, Durability, Family, HighWater, MemoryFiles, MemoryStore, Store,
 };
+
+/// What takes longer never comes.
+const WITHIN: Duration = Duration::from_secs(30);
 
 /// Room for all that a test sends, so that no callback waits.
 fn channel<T>() -> (SyncSender<T>, Receiver<T>) {
@@ -27,9 +31,9 @@ fn write(store: &MemoryStore) {
 fn start(store: &Arc<MemoryStore>, durability: Durability) -> (CommitLoop, Receiver<String>) {
     let (report, fatal) = channel();
     let report: Fatal = Box::new(move |reason| report.send(reason.to_owned()).unwrap());
-    let after_sync = Box::new(|_| Ok(()));
+    let upkeep = Box::new(|_| Ok(Left::Nothing));
     let commit =
-        CommitLoop::start(store.clone(), durability, after_sync, report, Planted::NONE).unwrap();
+        CommitLoop::start(store.clone(), durability, upkeep, report, Planted::NONE).unwrap();
     (commit, fatal)
 }
 
@@ -59,14 +63,13 @@ fn many_writers_share_syncs() {
     let store = Arc::new(MemoryStore::new());
     let syncs = Arc::new(AtomicU64::new(0));
     let count = syncs.clone();
-    let after_sync = Box::new(move |_| {
+    let upkeep = Box::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        Ok(Left::Nothing)
     });
     let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
     let commit =
-        CommitLoop::start(store.clone(), Durability::Group, after_sync, fatal, Planted::NONE)
-            .unwrap();
+        CommitLoop::start(store.clone(), Durability::Group, upkeep, fatal, Planted::NONE).unwrap();
     let (acknowledge, acknowledged) = channel();
     for _ in 0..10_000 {
         write(&store);
@@ -113,11 +116,13 @@ fn stopping_syncs_and_runs_what_waits() {
 fn periodic_durability_acknowledges_at_once_and_syncs_in_time() {
     let store = Arc::new(MemoryStore::new());
     let (synced, syncs) = channel();
-    let after_sync =
-        Box::new(move |sync: Synced| synced.send(sync.sequence).map_err(std::io::Error::other));
+    let upkeep = Box::new(move |sync: Option<Synced>| {
+        let sent = synced.send(sync.expect("nothing was left").sequence);
+        sent.map(|()| Left::Nothing).map_err(std::io::Error::other)
+    });
     let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
     let commit =
-        CommitLoop::start(store.clone(), Durability::Periodic(1), after_sync, fatal, Planted::NONE)
+        CommitLoop::start(store.clone(), Durability::Periodic(1), upkeep, fatal, Planted::NONE)
             .unwrap();
     write(&store);
     let (acknowledge, acknowledged) = channel();
@@ -131,14 +136,53 @@ fn periodic_durability_acknowledges_at_once_and_syncs_in_time() {
 fn the_high_water_mark_is_written_once_a_second_and_read_back() {
     let files = Arc::new(MemoryFiles::new());
     let mark = HighWater::open(files.clone()).unwrap();
-    mark.offer(5, 10_000_000).unwrap();
-    mark.offer(6, 10_900_000).unwrap();
+    assert_eq!(mark.offer(5, 10_000_000).unwrap(), Left::Nothing);
+    assert_eq!(mark.offer(6, 10_900_000).unwrap(), Left::Something);
     let stored = || HighWater::open(files.clone()).unwrap().sequence();
     assert_eq!(stored(), 5);
-    mark.offer(7, 11_000_000).unwrap();
+    assert_eq!(mark.offer(7, 11_000_000).unwrap(), Left::Nothing);
     assert_eq!(stored(), 7);
     mark.offer(3, 20_000_000).unwrap();
     assert_eq!(stored(), 7, "it only rises");
     mark.set(4).unwrap();
     assert_eq!(stored(), 4, "unless it is set");
+    assert_eq!(mark.catch_up(30_000_000).unwrap(), Left::Nothing, "and stays where it was set");
+    assert_eq!(stored(), 4);
+}
+
+/// Otherwise nobody would notice, for as long as the node idles, that its last second is missing.
+#[test]
+fn what_a_burst_has_synced_last_is_marked_without_another_write() {
+    for durability in [Durability::Group, Durability::Periodic(1), Durability::Driven] {
+        let store = Arc::new(MemoryStore::new());
+        let mark = Arc::new(HighWater::open(Arc::new(MemoryFiles::new())).unwrap());
+        let (told, calls) = channel();
+        let (marked, times) = (mark.clone(), AtomicU64::new(10_000_000));
+        let upkeep = Box::new(move |synced: Option<Synced>| {
+            // No time passes between syncs, and a second before a call without one.
+            let pause = if synced.is_some() { 0 } else { 1_000_000 };
+            let now = times.fetch_add(pause, Ordering::SeqCst) + pause;
+            let left = marked.offer(synced.map_or(0, |synced| synced.sequence), now)?;
+            told.send(synced.is_some()).map_err(std::io::Error::other)?;
+            Ok(left)
+        });
+        let fatal: Fatal = Box::new(|reason| panic!("{reason}"));
+        let commit =
+            CommitLoop::start(store.clone(), durability, upkeep, fatal, Planted::NONE).unwrap();
+        for _ in 0..2 {
+            write(&store);
+            commit.on_durable(Box::new(|| {}));
+            if durability == Durability::Driven {
+                commit.sync_now();
+            }
+            while !calls.recv_timeout(WITHIN).unwrap() {}
+        }
+        if durability == Durability::Driven {
+            commit.sync_now();
+        }
+        while mark.sequence() < store.latest_sequence() {
+            calls.recv_timeout(WITHIN).unwrap();
+        }
+        assert_eq!(mark.sequence(), 2, "{durability:?}");
+    }
 }

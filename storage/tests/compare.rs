@@ -65,7 +65,7 @@ fn area(slot: u32) -> Area {
 
 fn refreshed(replica: &Replica, slot: u32) -> LeafHashes {
     assert!(replica.refresh(area(slot), u64::MAX).unwrap().complete);
-    replica.leaf_hashes(area(slot))
+    replica.leaf_hashes(area(slot)).unwrap()
 }
 
 /// The sum over a slot's entries, without leaves.
@@ -209,7 +209,26 @@ fn reading_stops_where_its_budget_ends_and_goes_on_from_there() {
         assert!(rounds < 1_000, "it does not get on");
     }
     assert!(rounds > 1);
-    assert_eq!(replica.leaf_hashes(area(0)).digest(), expected(&replica, 0));
+    assert_eq!(replica.leaf_hashes(area(0)).unwrap().digest(), expected(&replica, 0));
+}
+
+/// Two replicas that both are at this would agree on what neither has read.
+#[test]
+fn an_area_that_is_cut_anew_says_nothing_until_it_is_read() {
+    let replica = Machine::new(1).start();
+    // In the first slot, or in its first part only.
+    let key = |n: u64, shift: u32| {
+        let token = (spread(n) >> shift) ^ (1 << 63);
+        Bytes::from(storage_key(TABLE, token.cast_signed(), &n.to_be_bytes()))
+    };
+    assert_eq!(replica.leaf_hashes(area(0)), None);
+    (0..40).for_each(|n| put_at(&replica, key(n, 4), vec![0; 10]));
+    refreshed(&replica, 0);
+    (40..4_000).for_each(|n| put_at(&replica, key(n, 6), vec![0; 10]));
+    assert!(replica.leaf_hashes(area(0)).is_some(), "what is dirty has an old hash");
+    assert!(!replica.refresh(area(0), 1).unwrap().complete);
+    assert_eq!(replica.leaf_hashes(area(0)), None);
+    assert_eq!(refreshed(&replica, 0).digest(), expected(&replica, 0));
 }
 
 #[test]

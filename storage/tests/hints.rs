@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use starling_ring::HostId;
-use starling_storage::{Batch, Hint, HintLimits, Hints, MemoryStore, Store};
+use starling_storage::hints::{QUARANTINE_BYTES_MAX, QUARANTINE_HINTS_MAX};
+use starling_storage::{Batch, Family, Hint, HintLimits, Hints, MemoryStore, Store};
 use support::host;
 
 fn hint(n: u64, bytes: usize) -> Hint {
@@ -108,8 +110,25 @@ fn a_hint_whose_write_failed_is_owed_no_more() {
     assert_eq!(hints.pending(host(1)), (0, 0));
 }
 
+/// What is owed and not on the account would never be handed over.
 #[test]
-fn overflow_drops_the_oldest_of_the_largest_debt_and_remembers_it() {
+fn a_failed_write_at_a_segment_s_end_leaves_the_account_right() {
+    let hints = load(&Arc::new(MemoryStore::new()), PLENTY);
+    let keep = |n| keep(&hints, &[host(1)], &hint(n, 100_000));
+    // Ten of these are a segment.
+    (1..=9).for_each(keep);
+    let reservation = hints.push(&mut Batch::new(), &[host(1)], &hint(10, 100_000));
+    (11..=21).for_each(keep);
+    hints.settle(reservation, false);
+    hints.done_through(host(1), 15).unwrap();
+    assert_eq!(hints.pending(host(1)).0, 6);
+    hints.done_through(host(1), 20).unwrap();
+    assert_eq!(hints.pending(host(1)).0, 1);
+    assert_eq!(mints(&hints, 1, ALL, PLENTY), [21]);
+}
+
+#[test]
+fn overflow_drops_the_oldest_of_the_largest_debt() {
     let store = Arc::new(MemoryStore::new());
     let bytes_max = 4 << 20;
     let hints = load(&store, bytes_max);
@@ -125,27 +144,41 @@ fn overflow_drops_the_oldest_of_the_largest_debt_and_remembers_it() {
     assert!((20..80).contains(&kept.len()), "{}", kept.len());
     assert!(kept.windows(2).all(|pair| pair[0] + 1 == pair[1]));
     assert_eq!(mints(&hints, 2, ALL, PLENTY), [0], "the small debt is whole");
-    let marks = |hints: &Hints| (hints.needs_repair(host(1)), hints.needs_repair(host(2)));
-    assert_eq!(marks(&hints), (true, false));
     let pending = hints.pending(host(1));
     drop(hints);
 
     let hints = load(&store, bytes_max);
-    assert_eq!(marks(&hints), (true, false));
     assert_eq!(hints.pending(host(1)), pending);
-    hints.repaired(host(1)).unwrap();
-    drop(hints);
-    assert_eq!(marks(&load(&store, bytes_max)), (false, false));
+}
+
+/// Sizes of what is kept aside, and the mint of the oldest.
+fn aside(store: &MemoryStore) -> (Vec<usize>, u64) {
+    let (mut sizes, mut oldest) = (Vec::new(), u64::MAX);
+    store
+        .scan(Family::Meta, b"quarantine/", b"quarantine0", &mut |_, value| {
+            sizes.push(value.len());
+            oldest = oldest.min(Hint::decode(value).unwrap().mint);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    (sizes, oldest)
 }
 
 #[test]
-fn what_is_given_up_marks_its_target_over_a_restart() {
+fn what_is_kept_aside_is_bounded_and_the_oldest_go() {
     let store = Arc::new(MemoryStore::new());
-    let hints = load(&store, PLENTY);
-    keep(&hints, &[host(1), host(2)], &hint(1, 100));
-    hints.give_up(host(1)).unwrap();
-    assert!(hints.needs_repair(host(1)));
-    drop(hints);
-    let hints = load(&store, PLENTY);
-    assert!(hints.needs_repair(host(1)) && !hints.needs_repair(host(2)));
+    let late = |from: u64, count: u64, bytes: usize| -> Vec<Hint> {
+        (from..from + count).map(|n| hint(n, bytes)).collect()
+    };
+    let many = load(&store, PLENTY);
+    many.quarantine().keep(host(2), &late(0, 700, 10)).unwrap();
+    drop(many);
+    let more = load(&store, PLENTY);
+    more.quarantine().keep(host(1), &late(700, 700, 10)).unwrap();
+    let (sizes, oldest) = aside(&store);
+    assert_eq!((sizes.len(), oldest), (QUARANTINE_HINTS_MAX, 400));
+    more.quarantine().keep(host(1), &late(2_000, 100, 1 << 20)).unwrap();
+    let (sizes, oldest) = aside(&store);
+    assert_eq!((sizes.len(), oldest), (15, 2_085));
+    assert!(sizes.iter().sum::<usize>() as u64 <= QUARANTINE_BYTES_MAX);
 }

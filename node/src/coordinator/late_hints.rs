@@ -3,8 +3,8 @@
 //! Many writes may be told at one moment that a peer is gone, on a worker that must not wait for a disk: their
 //! hints wait here, and become one write of the store.
 //!
-//! Invariant: a hint that was taken is kept, or its target is marked as one that needs repair. A node that dies
-//! first leaves that to reads.
+//! Invariant: a hint that was taken is kept, or the node ends. A node that dies first leaves that to reads, and to
+//! comparing replicas.
 
 use std::sync::Arc;
 

@@ -69,7 +69,8 @@ impl Repair {
             }
             RepairRequest::Leaves { table, slot } => {
                 let area = self.area(table, slot)?;
-                let leaves = self.parts.replica.leaf_hashes(area);
+                let leaves =
+                    self.parts.replica.leaf_hashes(area).ok_or("its leaves are being read")?;
                 let answer = RepairAnswer::Leaves { bits: leaves.bits() };
                 Ok((answer, wire::encode_leaves(&leaves)))
             }
@@ -125,10 +126,10 @@ impl Repair {
                 }
                 let refreshed = replica.refresh(area, bytes_max - read.bytes)?;
                 read.bytes += refreshed.bytes;
-                if refreshed.complete {
-                    read.digests.push((area.slot, replica.leaf_hashes(area).digest()));
-                } else {
-                    read.unread.push(area.slot);
+                // Another session may have begun to read it anew.
+                match replica.leaf_hashes(area).filter(|_| refreshed.complete) {
+                    Some(leaves) => read.digests.push((area.slot, leaves.digest())),
+                    None => read.unread.push(area.slot),
                 }
             }
             Ok(read)

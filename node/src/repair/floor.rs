@@ -171,8 +171,7 @@ impl Repair {
         }
         let slots = each(slots);
         let promised = self.parts.blocking.run(move || replica.promise(&slots, writes)).await;
-        promised.map_err(|error| error.to_string())?;
-        Ok(self.parts.replica.clock().read())
+        promised.map_err(|error| error.to_string())
     }
 
     /// Adopts a floor that all members have promised.
@@ -212,12 +211,13 @@ impl Repair {
             }
         }
         for (floor, slots) in higher {
+            // Durable once it is taken: a broken clock's would stop this node's at every start.
+            if is_ahead(&floor, self.parts.replica.clock().now_us()) {
+                return Err("a peer's floor is ahead of this node's clock".to_owned());
+            }
             let forgot = |slot: &u32| self.parts.replica.floors().of(*slot).promised < floor.writes;
             if self.is_whole() && slots.iter().any(forgot) {
                 self.lose_memory().await?;
-            }
-            if floor.states > self.parts.replica.clock().now_us().saturating_add(SKEW_MAX_US) {
-                return Err("a peer's floor is ahead of this node's clock".to_owned());
             }
             self.take_floor(slots, floor).await?;
         }
@@ -250,8 +250,8 @@ impl Repair {
             "this node's data is older than what it has promised its peers: it is rebuilt from them"
         );
         let replica = self.parts.replica.clone();
-        let declared = self.parts.blocking.run(move || replica.declare_amnesia()).await;
-        declared.map_err(|error| error.to_string())?;
+        let forgot = self.parts.blocking.run(move || replica.forget()).await;
+        forgot.map_err(|error| error.to_string())?;
         self.parts.liveness.set_whole(self.parts.local.me, false);
         let _stopping = self.parts.membership.send(PeerEvent::Lost).await;
         Ok(())
@@ -271,6 +271,11 @@ impl Repair {
     }
 }
 
+/// Whether a clock that is right cannot have told this floor by now.
+fn is_ahead(floor: &Floor, now_us: u64) -> bool {
+    floor.writes.max(floor.states) > now_us.saturating_add(SKEW_MAX_US)
+}
+
 /// The slots of ranges, as many as a ring can have at most.
 fn each(ranges: &[(u32, u32)]) -> Vec<u32> {
     ranges.iter().flat_map(|(first, last)| *first..=*last).take(1 << 16).collect()
@@ -279,4 +284,18 @@ fn each(ranges: &[(u32, u32)]) -> Vec<u32> {
 fn decode(runs: &FloorRuns) -> floors::Runs {
     let floor = |&(len, promised, writes, states)| (len, Floor { promised, writes, states });
     runs.iter().map(floor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Floor, SKEW_MAX_US, is_ahead};
+
+    #[test]
+    fn a_floor_of_either_kind_ahead_of_the_clock_is_not_believed() {
+        let now_us = 1_000_000_000;
+        let (right, ahead) = (now_us + SKEW_MAX_US, now_us + SKEW_MAX_US + 1);
+        assert!(!is_ahead(&Floor { promised: 0, writes: right, states: right }, now_us));
+        assert!(is_ahead(&Floor { promised: 0, writes: ahead, states: right }, now_us));
+        assert!(is_ahead(&Floor { promised: 0, writes: right, states: ahead }, now_us));
+    }
 }

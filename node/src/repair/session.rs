@@ -164,7 +164,7 @@ impl Repair {
             return Err(unexpected());
         };
         let theirs = wire::decode_leaves(bits, &frame.operand).ok_or_else(unexpected)?;
-        let ours = self.parts.replica.leaf_hashes(area);
+        let ours = self.parts.replica.leaf_hashes(area).ok_or("its leaves are being read")?;
         let mut keys = 0;
         let differing = ours.differing(&theirs, self.parts.replica.leaves().range(slot));
         for ranges in differing.chunks(RANGES_MAX) {

@@ -106,7 +106,8 @@ impl Hlc {
         self.last
     }
 
-    fn leave_boot(&mut self, now_us: u64) -> Result<(), ClockError> {
+    /// From here on the clock does not start over any more. [`Hlc::boot_wait_us`] says when it may.
+    pub fn leave_boot(&mut self, now_us: u64) -> Result<(), ClockError> {
         let wait_us = self.boot_wait_us(now_us)?;
         if wait_us > 0 {
             return Err(ClockError::Booting { wait_us });

@@ -234,6 +234,22 @@ impl Clock {
         state.hlc.last()
     }
 
+    /// [`Clock::read`], if this clock may mint by now: until it may, it could start over and mint below.
+    pub fn seal(&self) -> Option<u64> {
+        let now_us = self.wall.now_us();
+        let mut state = self.state.lock();
+        state.hlc.leave_boot(now_us).ok()?;
+        state.hlc.pass(now_us);
+        Some(state.hlc.last())
+    }
+
+    /// Passes the present moment and tells it: it is above everything that this clock has told, also if its time stands still.
+    pub fn pass_present(&self) -> u64 {
+        let present = self.read() + 1;
+        self.pass(present);
+        present
+    }
+
     /// The largest number minted, observed or passed.
     pub fn last(&self) -> u64 {
         self.state.lock().hlc.last()

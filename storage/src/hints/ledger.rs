@@ -24,8 +24,8 @@ pub struct Ledger {
     unsettled: BTreeSet<u64>,
     count: u64,
     bytes: u64,
-    /// The target missed something that was dropped; only a repair can bring it up to date.
-    pub needs_repair: bool,
+    /// Hints are being dropped: some were since nothing was owed.
+    pub drops: bool,
 }
 
 impl Ledger {
@@ -38,7 +38,7 @@ impl Ledger {
             unsettled: BTreeSet::new(),
             count: 0,
             bytes: 0,
-            needs_repair: false,
+            drops: false,
         }
     }
 
@@ -95,13 +95,17 @@ impl Ledger {
         self.segments.pop_front();
         self.count_out(oldest.count, oldest.bytes);
         self.cursor = self.cursor.max(oldest.last);
-        self.needs_repair = true;
+        self.drops = true;
         Some((oldest.last, oldest.count))
     }
 
     /// Moves the cursor to `sequence`. `sizes` are the stored sizes of the hints between the two cursors.
     pub fn done_through(&mut self, sequence: u64, sizes: &[(u64, u64)]) {
         for (done, bytes) in sizes {
+            // The last of a segment may have failed, and then nothing that is done ends it.
+            while self.segments.front().is_some_and(|segment| segment.last < *done) {
+                self.drop_settled_front();
+            }
             let Some(first) = self.segments.front_mut() else {
                 break;
             };
@@ -117,6 +121,7 @@ impl Ledger {
             self.drop_settled_front();
         }
         self.cursor = self.cursor.max(sequence);
+        self.drops &= self.count > 0;
     }
 
     /// Takes out the first segment with whatever is left on its account.
@@ -143,5 +148,26 @@ impl Ledger {
     fn count_out(&mut self, count: u64, bytes: u64) {
         self.count = self.count.saturating_sub(count);
         self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, SEGMENT_BYTES_MAX};
+
+    /// It is logged when it begins, once.
+    #[test]
+    fn dropping_is_over_when_nothing_is_owed() {
+        let mut ledger = Ledger::new(0);
+        for sequence in 1..=3 {
+            ledger.recover(sequence, SEGMENT_BYTES_MAX);
+        }
+        assert!(!ledger.drops);
+        assert_eq!(ledger.drop_oldest(), Some((1, 1)));
+        assert!(ledger.drops);
+        ledger.done_through(2, &[(2, SEGMENT_BYTES_MAX)]);
+        assert!(ledger.drops, "the target has not caught up");
+        ledger.done_through(3, &[(3, SEGMENT_BYTES_MAX)]);
+        assert!(!ledger.drops);
     }
 }

@@ -1,14 +1,16 @@
 //! Durable, bounded hints: writes owed to replicas that did not take them.
 //!
-//! Invariant: a hint whose write was acknowledged is handed out until it is done, in the order of its sequence; what is dropped for want of
-//! room leaves a durable `needs_repair` mark on its target.
+//! Invariant: a hint whose write was acknowledged is handed out until it is done, in the order of its sequence, unless it is dropped for want of
+//! room. What is dropped is in the log and counted; the target gets those writes when it is next compared with a replica that has them, as it
+//! always is sooner or later.
 //!
 //! It sends nothing and knows no schedule; the node's handoff replays.
 
 mod envelope;
 mod ledger;
+mod quarantine;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -19,6 +21,9 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub use envelope::Hint;
+pub use quarantine::{
+    BYTES_MAX as QUARANTINE_BYTES_MAX, HINTS_MAX as QUARANTINE_HINTS_MAX, Quarantine,
+};
 
 use crate::store::{Batch, Family, Store, StoreError};
 use envelope::{decode_hint_key, hint_key, hint_key_after};
@@ -26,10 +31,6 @@ use ledger::Ledger;
 
 const CURSOR_PREFIX: &[u8] = b"hint_cursor/";
 const CURSOR_END: &[u8] = b"hint_cursor0";
-/// Hints that came too late: target, mint, storage key.
-const QUARANTINE_PREFIX: &[u8] = b"quarantine/";
-const REPAIR_PREFIX: &[u8] = b"hint_repair/";
-const REPAIR_END: &[u8] = b"hint_repair0";
 
 /// How much may be owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct Hints {
     store: Arc<dyn Store>,
     limits: HintLimits,
     ledgers: Mutex<BTreeMap<HostId, Ledger>>,
+    quarantine: Quarantine,
 }
 
 impl Hints {
@@ -83,14 +85,6 @@ impl Hints {
             ControlFlow::Continue(())
         };
         store.scan(Family::Meta, CURSOR_PREFIX, CURSOR_END, &mut add)?;
-        let mut add = |key: &[u8], _: &[u8]| {
-            if let Some(target) = mark_target(key, REPAIR_PREFIX) {
-                let ledger = ledgers.entry(target).or_insert_with(|| Ledger::new(0));
-                ledger.needs_repair = true;
-            }
-            ControlFlow::Continue(())
-        };
-        store.scan(Family::Meta, REPAIR_PREFIX, REPAIR_END, &mut add)?;
         let mut add = |key: &[u8], value: &[u8]| {
             if let Some((target, sequence)) = decode_hint_key(key) {
                 let ledger = ledgers.entry(target).or_insert_with(|| Ledger::new(0));
@@ -99,7 +93,8 @@ impl Hints {
             ControlFlow::Continue(())
         };
         store.scan(Family::Hints, &[], &[], &mut add)?;
-        Ok(Hints { store, limits, ledgers: Mutex::new(ledgers) })
+        let quarantine = Quarantine::load(store.clone())?;
+        Ok(Hints { store, limits, ledgers: Mutex::new(ledgers), quarantine })
     }
 
     /// Adds one hint for each target to `batch`, and what has to be dropped for it. The caller writes the batch and then settles.
@@ -135,7 +130,7 @@ impl Hints {
         }
     }
 
-    /// Keeps hints in one batch; where that fails their targets need repair. May block.
+    /// Keeps hints in one batch. May block.
     pub fn keep_all(&self, hints: &[(HostId, Hint)]) -> Result<(), HintError> {
         let mut batch = Batch::with_capacity(hints.len());
         let reservations: Vec<_> =
@@ -144,32 +139,12 @@ impl Hints {
         for reservation in reservations {
             self.settle(reservation, written.is_ok());
         }
-        if written.is_err() {
-            let targets: BTreeSet<HostId> = hints.iter().map(|(target, _)| *target).collect();
-            targets.into_iter().try_for_each(|target| self.give_up(target))?;
-        }
         Ok(written?)
     }
 
-    /// A write owed to `target` will not reach it as a hint: it needs repair. May block.
-    pub fn give_up(&self, target: HostId) -> Result<(), HintError> {
-        self.ledgers.lock().entry(target).or_insert_with(|| Ledger::new(0)).needs_repair = true;
-        let mut batch = Batch::with_capacity(1);
-        batch.put(Family::Meta, mark_key(REPAIR_PREFIX, target), Bytes::from_static(b"1"));
-        Ok(self.store.write_waiting(batch)?)
-    }
-
-    /// Keeps hints aside that their target refuses because they could bring back what was deleted: for a person to look at, never to be
-    /// applied. May block.
-    pub fn quarantine(&self, target: HostId, hints: &[Hint]) -> Result<(), HintError> {
-        let mut batch = Batch::with_capacity(hints.len());
-        for hint in hints {
-            let name = [hint.mint.to_be_bytes().as_slice(), &hint.key].concat();
-            let key = [mark_key(QUARANTINE_PREFIX, target).as_ref(), &name].concat();
-            batch.put(Family::Meta, key.into(), hint.encode());
-        }
-        metrics::counter!("starling_hints_quarantined_total").increment(hints.len() as u64);
-        if batch.is_empty() { Ok(()) } else { Ok(self.store.write_waiting(batch)?) }
+    /// Those that their target refuses because they could bring back what was deleted.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
     }
 
     /// The target's next hints above its cursor, in order, at most `count_max`, at least one and then up to `bytes_max` of them. May block.
@@ -244,38 +219,18 @@ impl Hints {
         owed.map(|(target, _)| *target).collect()
     }
 
-    /// Whether hints for `target` were dropped since its last repair.
-    pub fn needs_repair(&self, target: HostId) -> bool {
-        let ledgers = self.ledgers.lock();
-        ledgers.get(&target).is_some_and(|ledger| ledger.needs_repair)
-    }
-
-    /// The target has been repaired. May block.
-    pub fn repaired(&self, target: HostId) -> Result<(), HintError> {
-        let mut batch = Batch::with_capacity(1);
-        batch.delete(Family::Meta, mark_key(REPAIR_PREFIX, target));
-        self.store.write_waiting(batch)?;
-        if let Some(ledger) = self.ledgers.lock().get_mut(&target) {
-            ledger.needs_repair = false;
-        }
-        Ok(())
-    }
-
     fn make_room(&self, ledgers: &mut BTreeMap<HostId, Ledger>, batch: &mut Batch) {
         let mut total: u64 = ledgers.values().map(|ledger| ledger.pending().1).sum();
         while total > self.limits.bytes_max {
             let largest = ledgers.iter_mut().max_by_key(|(_, ledger)| ledger.pending().1);
             let Some((target, ledger)) = largest else { return };
-            let was_marked = ledger.needs_repair;
+            let drops_already = ledger.drops;
             let Some((last, count)) = ledger.drop_oldest() else {
                 return;
             };
             remove_through(batch, *target, last);
-            // Marked with every drop: if this batch fails, the hints are still in the store and the mark comes with a later one.
-            let mark = mark_key(REPAIR_PREFIX, *target);
-            batch.put(Family::Meta, mark, Bytes::from_static(b"1"));
-            if !was_marked {
-                tracing::warn!(%target, "hints are full: dropping the oldest; the target needs a repair");
+            if !drops_already {
+                tracing::warn!(%target, "hints are full: dropping the oldest; the target gets those writes when replicas are compared");
             }
             metrics::counter!("starling_hints_dropped_total", "reason" => "full").increment(count);
             total = ledgers.values().map(|ledger| ledger.pending().1).sum();

@@ -48,6 +48,8 @@ pub struct Leaves {
 type TableLeaves = Vec<Mutex<Option<Box<AreaLeaves>>>>;
 
 struct AreaLeaves {
+    /// Whether all of it has been read since it was cut.
+    known: bool,
     bits: u8,
     leaves: Vec<Leaf>,
 }
@@ -140,6 +142,7 @@ impl Leaves {
         let known = known.as_mut().expect("what is taken from an area stays in it");
         if stale.range == whole {
             known.cut(bits_for(hashed.entries.len() as u64));
+            known.known = true;
         }
         let (first, last) = (
             leaf_of(whole, known.bits, stale.range.first),
@@ -185,14 +188,14 @@ impl Leaves {
         areas.any(|area| area.lock().as_deref().is_some_and(holds))
     }
 
-    /// The hashes of an area as they are known; what is dirty has an old one.
-    pub fn hashes(&self, area: Area) -> LeafHashes {
+    /// The hashes of an area as they are known; what is dirty has an old one. None before all of it has been read, once and whenever it is cut
+    /// anew: no hash would look like that of no entries.
+    pub fn hashes(&self, area: Area) -> Option<LeafHashes> {
         let table = self.table(area.table);
-        let known = table[area.slot as usize].lock();
-        let (bits, hashes) = known.as_ref().map_or((0, vec![0]), |known| {
-            (known.bits, known.leaves.iter().map(|leaf| leaf.hash).collect())
-        });
-        LeafHashes::new(bits, hashes).expect("an area has 2^bits leaves")
+        let area = table[area.slot as usize].lock();
+        let known = area.as_ref().filter(|area| area.known)?;
+        let hashes = known.leaves.iter().map(|leaf| leaf.hash).collect();
+        Some(LeafHashes::new(known.bits, hashes).expect("an area has 2^bits leaves"))
     }
 
     /// How many keys the area held when its leaves were last read.
@@ -230,7 +233,8 @@ impl Hashed {
 
 impl AreaLeaves {
     fn unknown() -> AreaLeaves {
-        AreaLeaves { bits: 0, leaves: vec![Leaf { dirty: true, ..Leaf::default() }] }
+        let leaves = vec![Leaf { dirty: true, ..Leaf::default() }];
+        AreaLeaves { known: false, bits: 0, leaves }
     }
 
     fn keys(&self) -> u64 {

@@ -115,8 +115,8 @@ impl Replica {
                 Lookup::Found(bytes) => Causal::decode(bytes).unwrap_or_default(),
                 Lookup::Absent | Lookup::NotCached => Causal::default(),
             };
-            let floor = self.floor_of(key).writes;
-            let remembers = theirs.context().actor_is_covered_by(me, ours.context(), floor);
+            let forgotten = self.forgotten_up_to(key);
+            let remembers = theirs.context().actor_is_covered_by(me, ours.context(), forgotten);
             if !remembers {
                 self.identity.replace_actor(me, ActorChange::AmnesiaRevealed)?;
             }
@@ -186,10 +186,17 @@ impl Replica {
 
     /// Whether this is a tombstone that this replica has seen and forgotten, or is about to.
     fn is_forgotten(&self, write: &Envelope) -> bool {
-        let floor = self.floor_of(&write.key).writes;
-        floor > 0
-            && write.carries == Carries::State
-            && values::tombstone(&write.operand).is_some_and(|newest| newest <= floor)
+        if write.carries != Carries::State || self.forgotten_up_to(&write.key) == 0 {
+            return false;
+        }
+        let Some(newest) = values::tombstone(&write.operand) else { return false };
+        if newest <= self.floor_of(&write.key).writes {
+            return true;
+        }
+        // By its age alone: then this replica may never have seen it, and it is forgotten only where it deletes nothing. What is not in memory is
+        // left to the sweeper.
+        let here = || self.store.get(Family::Data, &write.key, Tier::Cached);
+        newest <= self.reaped_of(&write.key) && matches!(here(), Ok(Lookup::Absent))
     }
 
     /// Replaces a base and its operands by their join. A matter of speed only: whatever is in the way, another read will do it.

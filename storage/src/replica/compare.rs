@@ -65,8 +65,8 @@ impl Replica {
         Ok(Refreshed { bytes, complete: true })
     }
 
-    /// The leaves of an area as they were when they were last refreshed.
-    pub fn leaf_hashes(&self, area: Area) -> LeafHashes {
+    /// The leaves of an area as they were when they were last refreshed; none while they are being read anew.
+    pub fn leaf_hashes(&self, area: Area) -> Option<LeafHashes> {
         self.leaves.hashes(area)
     }
 

@@ -27,6 +27,7 @@ use thiserror::Error;
 pub use apply::{ApplyError, BadOperand, Carries, Envelope, Refusal};
 pub use compare::{Refreshed, States};
 pub use purge::Purged;
+use purge::Reaped;
 pub use put::{NotLeading, Put, PutError, PutRequest};
 pub use room::Room;
 use room::ToldRoom;
@@ -93,7 +94,7 @@ pub struct ReplicaConfig {
     pub grid: SlotGrid,
     /// Is told how long each sync of the log took.
     pub observe_sync: fn(Duration),
-    /// Ends the node when a sync fails; [`crate::commit::abort_process`] outside of tests.
+    /// Ends the node when a sync or a write fails; [`crate::commit::abort_process`] outside of tests.
     pub fatal: Fatal,
     /// What a test wants to be wrong.
     pub planted: Planted,
@@ -171,6 +172,7 @@ pub struct Replica {
     stripes: Stripes,
     leaves: Leaves,
     floors: Floors,
+    reaped: Reaped,
     /// Held by whoever reads dirty leaves.
     refreshing: Mutex<()>,
     whole: AtomicBool,
@@ -205,6 +207,24 @@ impl Replica {
         high_water.set(sequence)?;
 
         let clock = Arc::new(Clock::open(files, wall)?);
+        let (upkeep_clock, upkeep_mark) = (clock.clone(), high_water.clone());
+        let upkeep = Box::new(move |synced: Option<Synced>| {
+            let Some(synced) = synced else { return upkeep_mark.catch_up(upkeep_clock.now_us()) };
+            (config.observe_sync)(synced.took);
+            let left = upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
+            upkeep_clock.extend_while_minting().map_err(io::Error::other)?;
+            Ok(left)
+        });
+        let (doubtful, fatal) = (identity.clone(), config.fatal);
+        let fatal = Box::new(move |reason: &str| {
+            // What was minted may be lost though no machine restarts: nobody may vouch for it from here on.
+            if let Err(error) = doubtful.new_actor(ActorChange::AmbiguousWrite) {
+                tracing::error!(%error, "cannot take a new actor after a failed write");
+            }
+            fatal(reason);
+        });
+        let commit = CommitLoop::start(store, config.durability, upkeep, fatal, config.planted)?;
+        let store = commit.watched_store();
         let floors = Floors::load(store.clone(), config.grid)?;
         clock.pass(floors.highest());
         if let Err(ClockError::Jumped { .. }) = clock.boot_wait_us() {
@@ -212,28 +232,13 @@ impl Replica {
             report.actor_changes.push(ActorChange::ClockJumped);
             clock.start_over()?;
         }
-        let (upkeep_clock, upkeep_mark) = (clock.clone(), high_water.clone());
-        let after_sync = Box::new(move |synced: Synced| {
-            (config.observe_sync)(synced.took);
-            upkeep_mark.offer(synced.sequence, upkeep_clock.now_us())?;
-            upkeep_clock.extend_while_minting().map_err(io::Error::other)
-        });
-        let (doubtful, fatal) = (identity.clone(), config.fatal);
-        let fatal = Box::new(move |reason: &str| {
-            // What was minted may be lost though no machine restarts: nobody may vouch for it from here on.
-            if let Err(error) = doubtful.new_actor(ActorChange::AmbiguousWrite) {
-                tracing::error!(%error, "cannot take a new actor after a failed sync");
-            }
-            fatal(reason);
-        });
-        let commit =
-            CommitLoop::start(store.clone(), config.durability, after_sync, fatal, config.planted)?;
         let amnesia = store.get(Family::Meta, AMNESIA_MARK, Tier::Any)?;
         Ok(Replica {
             whole: AtomicBool::new(amnesia == Lookup::Absent),
             room: ToldRoom::default(),
             leaves: Leaves::new(config.grid),
             floors,
+            reaped: Reaped::default(),
             refreshing: Mutex::new(()),
             hints: Hints::load(store.clone(), config.hint_limits)?,
             buckets: BucketRegistry::load(store.clone())?,

@@ -4,12 +4,17 @@
 //! when every replica of the slot has seen them and nothing that was sent earlier can arrive any more. Cassandra forgets after
 //! `gc_grace_seconds` instead, whoever has seen the delete; a node that was away for longer brings the value back.
 //!
+//! What was forgotten by its age is remembered by table until the next start: a tombstone of that age that comes back is no news of what this
+//! replica wrote, and is not taken again where there is nothing that it deletes.
+//!
 //! It does not decide when a floor rises: the node's repair does.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use super::{ReadError, Replica};
 use crate::floors::{Floor, Floors};
@@ -31,23 +36,43 @@ pub struct Purged {
     pub read: u64,
 }
 
+/// Up to when tombstones were forgotten by their age, by table.
+#[derive(Debug, Default)]
+pub(super) struct Reaped(RwLock<BTreeMap<u32, u64>>);
+
+impl Reaped {
+    /// Before the first of them is.
+    fn raise(&self, table: u32, cutoff: u64) {
+        let mut tables = self.0.write();
+        let known = tables.entry(table).or_default();
+        *known = cutoff.max(*known);
+    }
+
+    fn of(&self, table: u32) -> u64 {
+        self.0.read().get(&table).copied().unwrap_or(0)
+    }
+}
+
 impl Replica {
     /// The purge floors of all slots.
     pub fn floors(&self) -> &Floors {
         &self.floors
     }
 
-    /// A number such that every write which this replica ever leads up to it is in its store by now. May block for a moment.
+    /// A number such that every write which this replica ever leads up to it is in its store by now; 0 while it may not lead yet. May block for
+    /// a moment.
     pub fn seal(&self) -> u64 {
-        let sealed = self.clock.read();
+        let Some(sealed) = self.clock.seal() else { return 0 };
         self.stripes.wait_for_writers();
         sealed
     }
 
-    /// Promises, for good, to mint nothing up to `writes` and to have what it holds of these slots by now. Blocks.
-    pub fn promise(&self, slots: &[u32], writes: u64) -> Result<(), StoreError> {
+    /// Promises, for good, to mint nothing up to `writes` and to have what it holds of these slots by now. Returns a number above that of every
+    /// state that was read before. Blocks.
+    pub fn promise(&self, slots: &[u32], writes: u64) -> Result<u64, StoreError> {
         self.clock.pass(writes);
-        self.floors.raise(slots, Floor { promised: writes, ..Floor::default() })
+        self.floors.raise(slots, Floor { promised: writes, ..Floor::default() })?;
+        Ok(self.clock.pass_present())
     }
 
     /// Adopts a floor that all replicas of these slots have promised: what is older is refused from here on. Blocks.
@@ -65,7 +90,9 @@ impl Replica {
             _ if self.planted.is(Bug::PurgeWithoutFloor) => self.clock.last(),
             Some(grace) => {
                 let grace_us = u64::try_from(grace.as_micros()).unwrap_or(u64::MAX);
-                self.clock.now_us().saturating_sub(grace_us)
+                let cutoff = self.clock.now_us().saturating_sub(grace_us);
+                self.reaped.raise(area.table, cutoff);
+                cutoff
             }
             None => self.floors.of(area.slot).writes,
         };
@@ -119,6 +146,16 @@ impl Replica {
     /// The floor of a storage key's slot.
     pub fn floor_of(&self, key: &[u8]) -> Floor {
         keys::position(key).map_or_else(Floor::default, |(_, token)| self.floors.of_token(token))
+    }
+
+    /// Up to when this replica may have forgotten tombstones of a storage key for their age alone.
+    pub(super) fn reaped_of(&self, key: &[u8]) -> u64 {
+        keys::position(key).map_or(0, |(table, _)| self.reaped.of(table))
+    }
+
+    /// Up to when what is not in a storage key's state may have been seen and forgotten here.
+    pub(super) fn forgotten_up_to(&self, key: &[u8]) -> u64 {
+        self.floor_of(key).writes.max(self.reaped_of(key))
     }
 
     fn purge_range(

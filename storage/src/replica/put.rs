@@ -255,7 +255,6 @@ impl Replica {
         if group.batch.is_empty() {
             return Ok(());
         }
-        let me = self.identity.actor();
         let written = match tier {
             Tier::Cached => self.store.write(group.batch),
             Tier::Any => self.store.write_waiting(group.batch),
@@ -267,13 +266,8 @@ impl Replica {
         match written {
             Ok(()) => Ok(()),
             Err(StoreError::Stalled) => Err(PutError::NotCached),
-            Err(error) => {
-                // The dots may or may not be in the store: nobody may vouch for them from here on.
-                if let Err(no_actor) = self.new_actor(me, ActorChange::AmbiguousWrite) {
-                    self.commit.fail(&format!("{error}; and then {no_actor}"));
-                }
-                Err(PutError::Store(error))
-            }
+            // The dots may or may not be in the store. Nobody vouches for them: the store's watcher has seen to a new actor.
+            Err(error) => Err(PutError::Store(error)),
         }
     }
 
@@ -356,8 +350,8 @@ impl Replica {
     ) -> Result<Actor, PutError> {
         let me = self.identity.actor();
         let is_fresh = state.context().max_seq(me) < mint;
-        let floor = self.floor_of(&request.key).writes;
-        let remembers = request.client.actor_is_covered_by(me, state.context(), floor);
+        let forgotten = self.forgotten_up_to(&request.key);
+        let remembers = request.client.actor_is_covered_by(me, state.context(), forgotten);
         if is_fresh && remembers {
             return Ok(me);
         }

@@ -50,6 +50,7 @@ pub struct MemoryStore {
     stopped: Mutex<Stopped>,
     goes_on: Condvar,
     sync_fails: AtomicBool,
+    write_fails: AtomicBool,
 }
 
 impl MemoryStore {
@@ -108,6 +109,11 @@ impl MemoryStore {
     /// Writes that are held up.
     pub fn held_up(&self) -> usize {
         self.stopped.lock().waiting
+    }
+
+    /// While set, every write fails and changes nothing.
+    pub fn make_write_fail(&self, fails: bool) {
+        self.write_fails.store(fails, Ordering::SeqCst);
     }
 
     /// While set, [`Store::sync`] fails and makes nothing durable.
@@ -179,6 +185,9 @@ impl Store for MemoryStore {
 
     fn write_waiting(&self, batch: Batch) -> Result<(), StoreError> {
         self.wait_until_not_held_up();
+        if self.write_fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Io { operation: "write", reason: "injected".to_owned() });
+        }
         let state = &mut *self.state.write();
         apply(&mut state.live, &mut state.sequence_live, &batch);
         state.unsynced.push(batch);

@@ -3,10 +3,13 @@
 //! Invariant: the two implementations cannot be told apart through [`Store`], except by what survives a crash that preceded a
 //! [`Store::sync`], and by [`Store::checkpoint`]. One suite and a differential property test (`tests/store.rs`) hold them to it.
 //!
+//! [`WatchedStore`] is either of them, with somebody who is told when it fails.
+//!
 //! It does not lock keys (the replica's stripes do), and it does not know what a value means beyond the join.
 
 mod memory;
 mod rocks;
+mod watched;
 pub mod yardstick;
 
 use std::ops::ControlFlow;
@@ -17,6 +20,7 @@ use thiserror::Error;
 
 pub use memory::MemoryStore;
 pub use rocks::{RocksOptions, RocksStore};
+pub use watched::WatchedStore;
 
 /// A column family: a key space of its own, with its own tuning. A batch may span families and stays atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
