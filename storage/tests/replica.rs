@@ -300,6 +300,23 @@ fn a_repair_that_knows_more_of_the_actor_means_a_new_actor_before_the_next_dot()
     assert_eq!(replica.identity().actor(), renewed, "it knows them by now");
 }
 
+/// Its next blind put would erase, at its peers, what only they still hold.
+#[test]
+fn a_replica_taken_back_to_an_older_state_vouches_for_nothing_that_it_forgot() {
+    let mut machine = Machine::new(1);
+    let (replica, peer) = (machine.start(), Machine::new(50).start());
+    let forgotten = put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
+    peer.apply(&[envelope(Bytes::from_static(KEY), forgotten.delta)]).unwrap();
+    machine.store.crash();
+    replica.forget().unwrap();
+    let blind = put(&replica, KEY, &Context::new(), 2, b"b").unwrap();
+    peer.apply(&[envelope(Bytes::from_static(KEY), blind.delta)]).unwrap();
+    assert_eq!(values(&peer, KEY), ["b", "a"]);
+    drop(replica);
+    machine.power_cut();
+    assert!(!machine.start().is_whole());
+}
+
 #[test]
 fn a_power_cut_over_unsynced_writes_means_a_new_actor() {
     let mut machine = Machine::new(1);

@@ -250,8 +250,8 @@ impl Repair {
             "this node's data is older than what it has promised its peers: it is rebuilt from them"
         );
         let replica = self.parts.replica.clone();
-        let declared = self.parts.blocking.run(move || replica.declare_amnesia()).await;
-        declared.map_err(|error| error.to_string())?;
+        let forgot = self.parts.blocking.run(move || replica.forget()).await;
+        forgot.map_err(|error| error.to_string())?;
         self.parts.liveness.set_whole(self.parts.local.me, false);
         let _stopping = self.parts.membership.send(PeerEvent::Lost).await;
         Ok(())

@@ -1,6 +1,7 @@
 //! A replica that lost writes: that it knows it, says it, and when it is over.
 //!
-//! Invariant: from the moment at which writes may be missing until every peer's states have been joined it is not whole, across restarts.
+//! Invariant: from the moment at which writes may be missing until every peer's states have been joined it is not whole, across restarts;
+//! and whoever was whole before has another actor from then on.
 
 use std::sync::atomic::Ordering;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use starling_ring::HostId;
 
 use super::{AMNESIA_MARK, IDENTITY_MARK, OpenError, Replica, identity_mark, mark};
+use crate::identity::ActorChange;
 use crate::planted::Bug;
 use crate::store::{Batch, Family, StoreError};
 
@@ -27,6 +29,14 @@ impl Replica {
         self.whole.store(false, Ordering::Release);
         mark(self.store.as_ref(), AMNESIA_MARK, b"1")?;
         self.store.sync()
+    }
+
+    /// This replica has forgotten writes that others know: it vouches for nothing that it minted until now, and is not whole. Durable when this
+    /// returns. Blocks.
+    pub fn forget(&self) -> Result<(), OpenError> {
+        // The actor first: ended between the two, the next start still has to find out that it is not whole, but vouches for nothing.
+        self.identity.new_actor(ActorChange::AmnesiaRevealed)?;
+        Ok(self.declare_amnesia()?)
     }
 
     /// Takes back the name under which the cluster knows this replica, whose disk was lost: everything that it had acknowledged is missing.
