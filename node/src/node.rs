@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use starling_ring::{Candidate, HostId, Ring};
 use starling_storage::{ActorChange, IdentityError, Replica, StopError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -40,6 +40,8 @@ use crate::time::now;
 
 /// How long requests in flight may take to finish when the node stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long telling the peers may take.
+const TELL_WITHIN: Duration = Duration::from_millis(100);
 /// Events that may wait for the membership driver.
 const EVENTS_MAX: usize = 4_096;
 
@@ -195,7 +197,10 @@ impl Node {
         info!("stopping");
         if let Some(serving) = self.serving.get() {
             serving.stopping.store(true, Ordering::Release);
-            serving.report(PeerEvent::Stopping);
+            let (told, announced) = oneshot::channel();
+            serving.report(PeerEvent::Stopping { told });
+            // They find out by themselves what they are not told.
+            let _in_vain = tokio::time::timeout(TELL_WITHIN, announced).await;
             let in_flight = &serving.in_flight;
             until(|| in_flight.is_empty(), "requests were still in flight").await;
         }

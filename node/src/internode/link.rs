@@ -243,6 +243,14 @@ impl Link {
         }
     }
 
+    /// Returns once everything that was sent so far has been handed to the socket.
+    pub(super) async fn flushed(&self) {
+        let connection = self.connection.load_full();
+        if let Some(connection) = connection {
+            connection.outbound.flushed().await;
+        }
+    }
+
     pub(super) fn connected(&self, connection: Arc<Connection>) {
         self.connection.store(Some(connection));
     }
