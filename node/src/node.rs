@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use starling_ring::{Candidate, HostId, Ring};
-use starling_storage::{ActorChange, IdentityError, Replica, StopError};
+use starling_ring::{Candidate, ClusterId, HostId, Ring};
+use starling_storage::{IdentityError, Replica, StopError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -287,6 +287,9 @@ impl Joining {
             error => error.into(),
         })?;
         self.genesis.founded(&record, cluster_id);
+        if how == "rejoined" {
+            self.look_back(cluster_id).await?;
+        }
         let ring = Arc::new(Ring::new(Arc::new(epoch), secret.partitioner_key()));
         let host_id = self.opened.identity.host_id();
         let me = ring.index_of(host_id).ok_or(StartError::NotAMember { path, host_id })?;
@@ -310,22 +313,54 @@ impl Joining {
     /// This node's disk was lost: it goes on as the founder that it was, and has to be rebuilt.
     async fn take_back(&self, was: Candidate, incarnation: u64) -> Result<(), StartError> {
         warn!(host_id = %was.host_id, "the cluster knows this node, and its data directory is new: it takes its name back, and is rebuilt from its peers");
-        // Above any that a peer may remember, whether or not it was asked.
-        let seconds = self.seams.wall_clock.now_us() / 1_000_000;
-        let incarnation = seconds.max(incarnation + 1);
+        self.take_name(was.host_id, was.nonce, incarnation).await
+    }
+
+    /// Peers that have met this node in its present incarnation, before it has spoken to anybody, or in a later one, know that its disk was
+    /// taken back to an older copy. They are asked before it serves: it must neither answer a read nor lead a write as the one that it was.
+    async fn look_back(&self, cluster_id: ClusterId) -> Result<(), StartError> {
+        let mine = self.opened.identity.incarnation();
+        let met = self.genesis.met_incarnation(cluster_id).await;
+        if met < mine {
+            return Ok(());
+        }
+        error!(
+            mine,
+            met,
+            "the cluster has met this node in as many starts or more than its data knows of: its disk was taken back to an older copy, and it is rebuilt from its peers"
+        );
         let (replica, path) = (self.opened.replica.clone(), self.config.data_dir.clone());
-        let taken =
-            self.seams.blocking.run(move || replica.take_back(was.host_id, was.nonce, incarnation));
+        let forgot = self.seams.blocking.run(move || replica.forget()).await;
+        forgot.map_err(|source| StartError::Replica { path, source })?;
+        if met > mine {
+            // Its peers would end it at every start until it has caught up. Met just now, it may have a double, and has to ask them.
+            let record = self.opened.identity.record();
+            self.take_name(record.host_id, record.nonce, met).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on under a name that the cluster knows, in an incarnation above any that a peer may remember, whether or not it was asked.
+    async fn take_name(
+        &self,
+        host_id: HostId,
+        nonce: [u8; 32],
+        met: u64,
+    ) -> Result<(), StartError> {
+        let seconds = self.seams.wall_clock.now_us() / 1_000_000;
+        let incarnation = seconds.max(met + 1);
+        let (replica, path) = (self.opened.replica.clone(), self.config.data_dir.clone());
+        let taken = self.seams.blocking.run(move || replica.take_back(host_id, nonce, incarnation));
         taken.await.map_err(|source| StartError::Replica { path, source })
     }
 
-    /// Ends the node under a name that it never takes again: what its peers hold against it, a disk taken back to
-    /// a copy or one that runs twice, is true at the next start as well.
+    /// Ends the node as one that lost writes, under a name that it never takes again: what its peers hold against it, a disk taken back to
+    /// a copy or one that runs twice, is true at the next start as well, which no peer may hold against it any more.
     fn fatal(&self) -> Fatal {
-        let (identity, fatal) = (self.opened.identity.clone(), self.seams.fatal.clone());
+        let (replica, fatal) = (self.opened.replica.clone(), self.seams.fatal.clone());
         Arc::new(move |reason| {
-            if let Err(error) = identity.new_actor(ActorChange::AmnesiaRevealed) {
-                error!(%error, "cannot take a new actor");
+            if let Err(error) = replica.forget() {
+                error!(%error, "cannot note that this node lost writes");
             }
             fatal(reason);
         })

@@ -251,7 +251,7 @@ impl Driver {
     }
 
     /// One name, one incarnation, two nonces: a copied data directory.
-    fn check_clone(&self, peer: HostId, incarnation: u64, boot_nonce: u64) {
+    fn check_clone(&mut self, peer: HostId, incarnation: u64, boot_nonce: u64) {
         if let Some(node) = self.local.ring.index_of(peer) {
             self.liveness.met(node, incarnation);
         }
@@ -261,6 +261,8 @@ impl Driver {
         {
             error!(%peer, incarnation, "two nodes run with one host id: a data directory was copied; stop one of them and wipe it");
         }
+        let boot = gossip::Boot { incarnation, nonce: boot_nonce };
+        self.gossip(gossip::Event::Met(peer, boot));
     }
 
     fn detect(&mut self, event: detector::Event) {
