@@ -367,8 +367,9 @@ impl Joining {
     }
 
     fn serve(self, local: &Arc<Local>) {
-        let liveness = Arc::new(LivenessTable::new(local.ring.members().len(), local.me));
-        liveness.set_whole(local.me, self.opened.replica.is_whole());
+        let is_whole = self.opened.replica.is_whole();
+        let liveness = LivenessTable::new(local.ring.members().len(), local.me, is_whole);
+        let liveness = Arc::new(liveness);
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
         let (peer_events, peer_inbox) = mpsc::channel(EVENTS_MAX);
         let context = LinkContext {

@@ -391,11 +391,16 @@ impl Driver {
         }
     }
 
-    /// Compares this node's clock with the median of its living peers'.
+    /// Compares this node's clock with the median of its living peers'. One that lost its memory leads only once it has compared: its
+    /// clock does not know what it has minted.
     fn judge_own_clock(&self) {
         let living = (0..).map(NodeIndex).zip(&self.offsets_us);
         let living = living.filter(|(node, _)| self.liveness.is_reachable(*node));
         let mut offsets: Vec<i64> = living.filter_map(|(_, offset)| *offset).collect();
+        let is_alone = self.offsets_us.len() == 1;
+        if offsets.is_empty() && !is_alone && !self.liveness.is_whole(self.local.me) {
+            return;
+        }
         // This node agrees with itself; where no peer lives, nobody says otherwise.
         offsets.push(0);
         offsets.sort_unstable();
