@@ -211,7 +211,7 @@ async fn what_cannot_be_restored_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_comes_too_late_is_not_begun() {
     let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
-    let state = Causal::default().encode();
+    let state = <Causal>::default().encode();
     trio.at(1).restore("key", &state, Level::All).await.expect("all nodes are up");
     let mut late = trio.another_at(1).await.in_a_hurry(READY_WITHIN, Duration::ZERO);
     let refused = late.restore("key", &state, Level::All).await;

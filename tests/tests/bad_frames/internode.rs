@@ -122,7 +122,7 @@ async fn the_end_of_a_comparison_with_another_start_of_the_node_is_refused() {
 async fn a_peer_that_begins_as_one_that_lost_writes_is_believed_at_once() {
     let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
     let known = Known::of(&mut trio).await;
-    let state = Causal::default().encode();
+    let state = <Causal>::default().encode();
     trio.at(1).get("key", Level::All, None).await.expect("all nodes are up");
     trio.at(1).restore("key", &state, Level::Quorum).await.expect("all nodes are up");
     let mut raw = known.greeted(&mut trio).await;
