@@ -9,8 +9,8 @@ use starling_storage::{Replica, values};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::quorum::{QuorumTracker, Tally, Verdict};
-use crate::internode::link::{Late, state_of};
-use crate::internode::message::Kind;
+use crate::internode::link::Late;
+use crate::internode::message::{Kind, state_of};
 use crate::internode::{LinkError, ReplySink};
 use crate::overload::Held;
 
