@@ -209,7 +209,7 @@ impl Connection {
         state.next_id += 1;
         let queued = state.out.len();
         let begin_by = match request {
-            Request::Put { .. } | Request::Delete { .. } => {
+            Request::Put { .. } | Request::Delete { .. } | Request::Restore { .. } => {
                 state.clock.uptime(state.age_ms(sent_at))
             }
             _ => None,

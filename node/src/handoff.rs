@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const WINDOW: usize = Window::SIZE_MAX;
 /// Bytes of hints in flight to one peer.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// Each peer gets hints at this pace, so that they do not crowd out its clients.
+const BYTES_PER_SECOND: u64 = 16 << 20;
 /// While clients are served, handing over pauses for so many times as long as it took: it must not take what they need to recover.
 const PAUSE_UNDER_LOAD: u32 = 4;
 /// How long one hint may take.
@@ -44,8 +46,6 @@ pub struct Handoff {
     pub blocking: Blocking,
     /// Clients' requests, which go first.
     pub in_flight: InFlight,
-    /// At most so many bytes a second to each peer.
-    pub bytes_per_second: u64,
     /// What a test wants to be wrong.
     pub planted: Planted,
     /// Ends it.
@@ -123,7 +123,7 @@ impl Handoff {
             }
             let is_busy = self.in_flight.requests() > 0;
             let yielded = if is_busy { took * PAUSE_UNDER_LOAD } else { Duration::ZERO };
-            tokio::time::sleep(pause(bytes, self.bytes_per_second).max(yielded)).await;
+            tokio::time::sleep(pause(bytes).max(yielded)).await;
         }
     }
 
@@ -163,8 +163,8 @@ fn size(hint: &Hint) -> u64 {
 }
 
 /// How long sending `bytes` should take.
-fn pause(bytes: u64, bytes_per_second: u64) -> Duration {
-    Duration::from_micros(bytes.saturating_mul(1_000_000) / bytes_per_second.max(1))
+fn pause(bytes: u64) -> Duration {
+    Duration::from_micros(bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND)
 }
 
 /// Whether a hint need not be sent again: taken, or refused for a reason that will not pass.

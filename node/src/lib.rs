@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: what it is told
 //! - [`seams`], [`net`], [`time`], [`blocking`]: the outside world, so that tests can bring their own
-//! - [`node`], [`opening`], [`data`], [`local`]: start and stop, what it opens, what it knows of itself
+//! - [`node`], [`opening`], [`data`], `joining`, [`local`]: start and stop, what it opens, how it becomes a member, what it knows of itself
 //! - [`native`]: clients' connections
 //! - [`coordinator`]: reads and writes across replicas
 //! - [`internode`], [`outbound`]: connections between nodes
@@ -20,6 +20,7 @@ pub mod data;
 pub mod disk;
 pub mod handoff;
 pub mod internode;
+mod joining;
 pub mod local;
 pub mod membership;
 pub mod metrics;

@@ -4,44 +4,35 @@
 //! finish what is in flight, tell the peers, flush, mark the stop clean.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use starling_ring::{Candidate, HostId, Ring};
-use starling_storage::{ActorChange, IdentityError, Replica, StopError};
-use tokio::sync::{mpsc, watch};
+use starling_ring::HostId;
+use starling_storage::{Replica, StopError};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::blocking::Blocking;
 use crate::config::{self, Config};
-use crate::coordinator::{self, Coordinator};
-use crate::disk;
-use crate::handoff::Handoff;
-use crate::internode::links::LinkContext;
+use crate::internode;
 use crate::internode::server::Answering;
-use crate::internode::{self, Links};
-use crate::local::Local;
-use crate::membership::{
-    ClusterRecord, Driver, Found, Genesis, GenesisFailure, LivenessTable, PeerEvent,
-};
+use crate::joining::Joining;
+use crate::membership::{ClusterRecord, Genesis, GenesisFailure, PeerEvent};
 use crate::native::{self, Service, Serving};
-use crate::opening::{
-    OpenedNode, StartError, bind, candidate, check_unchanged, open, other_secret,
-};
+use crate::opening::{OpenedNode, Ports, StartError, bind, candidate, check_unchanged, open};
 use crate::overload::InFlight;
-use crate::repair::{self, Repair};
-use crate::seams::{Data, Fatal, Seams};
+use crate::seams::{Data, Seams};
 use crate::time::now;
 
 /// How long requests in flight may take to finish when the node stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
-/// Events that may wait for the membership driver.
-const EVENTS_MAX: usize = 4_096;
+/// How long telling the peers may take.
+const TELL_WITHIN: Duration = Duration::from_millis(100);
 
 /// A running node.
 pub struct Node {
@@ -52,7 +43,7 @@ pub struct Node {
     stop_clients: CancellationToken,
     stop_peers: CancellationToken,
     tasks: TaskTracker,
-    blocking: crate::blocking::Blocking,
+    blocking: Blocking,
     /// None while the data is in memory.
     data_dir: Option<std::path::PathBuf>,
     addresses: config::Listen,
@@ -75,70 +66,37 @@ impl Node {
     pub async fn start(config: Config, seams: Seams) -> Result<Self, StartError> {
         let opened = open(&config, &seams).await?;
         let ports = bind(&config, &seams).await?;
-        let candidate = candidate(&config, &opened.identity);
-        let seeds: Vec<SocketAddr> = config.seeds.iter().copied().collect();
-        let is_new = opened.identity.cluster_id().is_none();
-        let genesis = Genesis::new(candidate, &seeds, seams.network.clone(), is_new);
-        let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
-        let record = ClusterRecord::load(opened.files.as_ref())
-            .map_err(|source| StartError::Record { path: config.data_dir.clone(), source })?;
-        if let Some(record) = &record {
-            check_unchanged(&config, opened.identity.host_id(), record)?;
-        }
-        let serving = Arc::new(OnceLock::new());
-        let (stop_clients, stop_peers) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        let answering = Answering { genesis: genesis.clone(), serving: serving.clone() };
-        let peers =
-            internode::server::serve(ports.internode, answering, tasks.clone(), stop_peers.clone());
-        tasks.spawn(peers);
-        let waiting = genesis.clone();
-        let waiting_for = move || waiting.missing().iter().map(ToString::to_string).collect();
-        let value_bytes_max = config.limits.value_bytes_max as usize;
-        let in_flight_bytes =
-            usize::try_from(config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
-        let in_flight = InFlight::new(in_flight_bytes);
-        let service = Service::new(
-            serving.clone(),
-            Arc::new(waiting_for),
-            value_bytes_max,
-            in_flight.clone(),
-        );
-        let clients = native::serve(
-            ports.native,
-            Arc::new(service),
-            config.limits.connections_max,
-            tasks.clone(),
-            stop_clients.clone(),
-        );
-        tasks.spawn(clients);
+        let (genesis, record) = way_in(&config, &seams, &opened)?;
+        let in_flight = usize::try_from(config.limits.in_flight_bytes_max).unwrap_or(usize::MAX);
+        let in_flight = InFlight::new(in_flight);
         let (progress, ready) = watch::channel(Progress::Starting);
         let node = Self {
             replica: opened.replica.clone(),
-            serving: serving.clone(),
-            genesis: genesis.clone(),
+            serving: Arc::new(OnceLock::new()),
+            genesis,
             ready,
-            stop_clients,
-            stop_peers: stop_peers.clone(),
-            tasks: tasks.clone(),
+            stop_clients: CancellationToken::new(),
+            stop_peers: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             blocking: seams.blocking.clone(),
             data_dir: matches!(seams.data, Data::Disk).then(|| config.data_dir.clone()),
             addresses: config.listen,
         };
-        if let Some(admin) = ports.admin {
-            node.tasks.spawn(crate::admin::serve(admin, node.overview(), stop_peers.clone()));
+        node.listen(ports, &config.limits, in_flight.clone());
+        if matches!(seams.blocking, Blocking::Inline) {
+            let syncs = drive_syncs(node.replica.clone(), seams.random(4), seams.sync_every_max);
+            node.tasks.spawn(node.stop_peers.clone().run_until_cancelled_owned(syncs));
         }
-        let joining =
-            Joining { config, seams, opened, genesis, serving, in_flight, tasks, stop: stop_peers };
-        if matches!(joining.seams.blocking, Blocking::Inline) {
-            let (replica, random) = (node.replica.clone(), joining.seams.random(4));
-            let every_max = joining.seams.sync_every_max;
-            node.tasks.spawn(
-                node.stop_peers
-                    .clone()
-                    .run_until_cancelled_owned(drive_syncs(replica, random, every_max)),
-            );
-        }
+        let joining = Joining {
+            config,
+            seams,
+            opened,
+            genesis: node.genesis.clone(),
+            serving: node.serving.clone(),
+            in_flight,
+            tasks: node.tasks.clone(),
+            stop: node.stop_peers.clone(),
+        };
         let stop = node.stop_peers.clone();
         node.tasks.spawn(async move {
             let outcome = match stop.run_until_cancelled(joining.run(record)).await {
@@ -153,6 +111,38 @@ impl Node {
             let _nobody_waits = progress.send(outcome);
         });
         Ok(node)
+    }
+
+    /// Answers peers, clients and people on the ports that are bound.
+    fn listen(&self, ports: Ports, limits: &config::Limits, in_flight: InFlight) {
+        let (genesis, serving) = (self.genesis.clone(), self.serving.clone());
+        let peers = internode::server::serve(
+            ports.internode,
+            Answering { genesis, serving },
+            self.tasks.clone(),
+            self.stop_peers.clone(),
+        );
+        self.tasks.spawn(peers);
+        let waiting = self.genesis.clone();
+        let waiting_for = move || waiting.missing().iter().map(ToString::to_string).collect();
+        let service = Service::new(
+            self.serving.clone(),
+            Arc::new(waiting_for),
+            limits.value_bytes_max as usize,
+            in_flight,
+        );
+        let clients = native::serve(
+            ports.native,
+            Arc::new(service),
+            limits.connections_max,
+            self.tasks.clone(),
+            self.stop_clients.clone(),
+        );
+        self.tasks.spawn(clients);
+        if let Some(admin) = ports.admin {
+            let served = crate::admin::serve(admin, self.overview(), self.stop_peers.clone());
+            self.tasks.spawn(served);
+        }
     }
 
     /// Returns when the node serves, or why it never will.
@@ -195,7 +185,10 @@ impl Node {
         info!("stopping");
         if let Some(serving) = self.serving.get() {
             serving.stopping.store(true, Ordering::Release);
-            serving.report(PeerEvent::Stopping);
+            let (told, announced) = oneshot::channel();
+            serving.report(PeerEvent::Stopping { told });
+            // They find out by themselves what they are not told.
+            let _in_vain = tokio::time::timeout(TELL_WITHIN, announced).await;
             let in_flight = &serving.in_flight;
             until(|| in_flight.is_empty(), "requests were still in flight").await;
         }
@@ -217,6 +210,25 @@ impl Node {
     }
 }
 
+/// The way into the cluster, and the record of it if this node has been there before.
+fn way_in(
+    config: &Config,
+    seams: &Seams,
+    opened: &OpenedNode,
+) -> Result<(Arc<Genesis>, Option<ClusterRecord>), StartError> {
+    let candidate = candidate(config, &opened.identity);
+    let seeds: Vec<SocketAddr> = config.seeds.iter().copied().collect();
+    let is_new = opened.identity.cluster_id().is_none();
+    let genesis = Genesis::new(candidate, &seeds, seams.network.clone(), is_new);
+    let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
+    let record = ClusterRecord::load(opened.files.as_ref())
+        .map_err(|source| StartError::Record { path: config.data_dir.clone(), source })?;
+    if let Some(record) = &record {
+        check_unchanged(config, opened.identity.host_id(), record)?;
+    }
+    Ok((genesis, record))
+}
+
 /// What the commit thread does in the real world, where there are no threads.
 async fn drive_syncs(replica: Arc<Replica>, mut random: StdRng, every_max: Duration) {
     loop {
@@ -235,199 +247,6 @@ async fn until(holds: impl Fn() -> bool, otherwise: &'static str) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
-
-/// The part of the start that waits for other nodes.
-struct Joining {
-    config: Config,
-    seams: Seams,
-    opened: OpenedNode,
-    genesis: Arc<Genesis>,
-    serving: Arc<OnceLock<Arc<Serving>>>,
-    in_flight: InFlight,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Joining {
-    async fn run(self, known: Option<ClusterRecord>) -> Result<(), StartError> {
-        let began = now();
-        let secret = self.config.secret()?;
-        let path = self.config.data_dir.clone();
-        let bad_record = |source| StartError::Record { path: path.clone(), source };
-        let (record, how) = match known {
-            Some(record) => (record, "rejoined"),
-            None => {
-                let (candidates, how) = match self.genesis.run().await? {
-                    Found::Founders { candidates, before: true } => (candidates, "joined"),
-                    Found::Founders { candidates, before: false } => (candidates, "created"),
-                    Found::Forgotten { candidates, was, incarnation } => {
-                        self.take_back(was, incarnation).await?;
-                        (candidates, "returned to")
-                    }
-                };
-                let record = ClusterRecord {
-                    candidates,
-                    slot_bits: self.config.slot_bits,
-                    keyspaces: self.config.keyspaces.clone(),
-                };
-                record.epoch(secret).map_err(bad_record)?;
-                record.store(self.opened.files.as_ref()).map_err(bad_record)?;
-                (record, how)
-            }
-        };
-        let (epoch, secret, cluster_id) = record.epoch(secret).map_err(bad_record)?;
-        // All else that makes the id was compared with the configuration before.
-        self.opened.identity.join_cluster(cluster_id.0).map_err(|error| match error {
-            IdentityError::OtherCluster { .. } if how == "rejoined" => other_secret(&self.config),
-            error => error.into(),
-        })?;
-        self.genesis.founded(&record, cluster_id);
-        let ring = Arc::new(Ring::new(Arc::new(epoch), secret.partitioner_key()));
-        let host_id = self.opened.identity.host_id();
-        let me = ring.index_of(host_id).ok_or(StartError::NotAMember { path, host_id })?;
-        let local = Arc::new(Local {
-            host_id,
-            me,
-            incarnation: self.opened.identity.incarnation(),
-            boot_nonce: self.seams.random(2).random(),
-            cluster_id,
-            cluster_name: self.config.cluster_name.clone(),
-            ring,
-            secret,
-        });
-        self.serve(&local);
-        let took_ms =
-            u64::try_from(now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
-        info!(cluster = %local.cluster_name, %cluster_id, %host_id, members = local.ring.members().len(), took_ms, "{how} {}", local.cluster_name);
-        Ok(())
-    }
-
-    /// This node's disk was lost: it goes on as the founder that it was, and has to be rebuilt.
-    async fn take_back(&self, was: Candidate, incarnation: u64) -> Result<(), StartError> {
-        warn!(host_id = %was.host_id, "the cluster knows this node, and its data directory is new: it takes its name back, and is rebuilt from its peers");
-        // Above any that a peer may remember, whether or not it was asked.
-        let seconds = self.seams.wall_clock.now_us() / 1_000_000;
-        let incarnation = seconds.max(incarnation + 1);
-        let (replica, path) = (self.opened.replica.clone(), self.config.data_dir.clone());
-        let taken =
-            self.seams.blocking.run(move || replica.take_back(was.host_id, was.nonce, incarnation));
-        taken.await.map_err(|source| StartError::Replica { path, source })
-    }
-
-    /// Ends the node under a name that it never takes again: what its peers hold against it, a disk taken back to
-    /// a copy or one that runs twice, is true at the next start as well.
-    fn fatal(&self) -> Fatal {
-        let (identity, fatal) = (self.opened.identity.clone(), self.seams.fatal.clone());
-        Arc::new(move |reason| {
-            if let Err(error) = identity.new_actor(ActorChange::AmnesiaRevealed) {
-                error!(%error, "cannot take a new actor");
-            }
-            fatal(reason);
-        })
-    }
-
-    fn serve(self, local: &Arc<Local>) {
-        let liveness = Arc::new(LivenessTable::new(local.ring.members().len(), local.me));
-        liveness.set_whole(local.me, self.opened.replica.is_whole());
-        let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        let (peer_events, peer_inbox) = mpsc::channel(EVENTS_MAX);
-        let context = LinkContext {
-            local: local.clone(),
-            network: self.seams.network.clone(),
-            liveness: liveness.clone(),
-            events,
-            connect_timeout: self.config.timeouts.connect,
-            queue_bytes_max: usize::try_from(self.config.limits.link_bytes_max)
-                .unwrap_or(usize::MAX),
-            planted: self.seams.planted,
-            stop: self.stop.clone(),
-        };
-        let links = Links::start(&context, &self.tasks);
-        let timeouts = &self.config.timeouts;
-        let limits = coordinator::Limits {
-            key_bytes_max: self.config.limits.key_bytes_max as usize,
-            value_bytes_max: self.config.limits.value_bytes_max as usize,
-            read_timeout: timeouts.read,
-            write_timeout: timeouts.write,
-        };
-        let fatal = self.fatal();
-        let in_flight = self.in_flight;
-        let replica = self.opened.replica;
-        let coordinator = Arc::new(Coordinator::new(coordinator::Parts {
-            local: local.clone(),
-            links: links.clone(),
-            liveness: liveness.clone(),
-            replica: replica.clone(),
-            blocking: self.seams.blocking.clone(),
-            limits,
-            planted: self.seams.planted,
-        }));
-        let wall_clock = self.seams.wall_clock.clone();
-        let rng = self.seams.random(3);
-        let driver = Driver::new(
-            local.clone(),
-            links.clone(),
-            liveness.clone(),
-            rng,
-            wall_clock.clone(),
-            fatal,
-        );
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            stop.run_until_cancelled(driver.run(inbox, peer_inbox)).await;
-        });
-        let handoff = Handoff {
-            replica: replica.clone(),
-            liveness: liveness.clone(),
-            blocking: self.seams.blocking.clone(),
-            in_flight: in_flight.clone(),
-            bytes_per_second: HANDOFF_BYTES_PER_SECOND,
-            planted: self.seams.planted,
-            stop: self.stop.clone(),
-        };
-        handoff.start(&links, &self.tasks);
-        let repair = Arc::new(Repair::new(repair::Parts {
-            local: local.clone(),
-            links: links.clone(),
-            liveness: liveness.clone(),
-            replica: replica.clone(),
-            blocking: self.seams.blocking.clone(),
-            in_flight: in_flight.clone(),
-            membership: peer_events.clone(),
-            compare_every: self.seams.compare_every,
-            bytes_per_second: self.config.repair_bytes_max,
-            gc_grace: self.config.gc_grace.clone(),
-            planted: self.seams.planted,
-            stop: self.stop.clone(),
-        }));
-        if let Some(look_up) = self.seams.disk_space.clone() {
-            let (replica, blocking) = (replica.clone(), self.seams.blocking.clone());
-            let reserve = self.config.disk_reserve_bytes;
-            self.tasks.spawn(disk::watch(look_up, reserve, replica, blocking, self.stop.clone()));
-        }
-        repair.start(self.seams.random(5), &self.tasks);
-        let serving = Arc::new(Serving {
-            local: local.clone(),
-            coordinator,
-            in_flight,
-            replica,
-            liveness,
-            blocking: self.seams.blocking,
-            wall_clock,
-            membership: peer_events,
-            repair,
-            data_dir: match self.seams.data {
-                Data::Disk => Some(self.config.data_dir.clone()),
-                Data::Memory(..) => None,
-            },
-            stopping: AtomicBool::new(false),
-        });
-        assert!(self.serving.set(serving).is_ok(), "a node joins its cluster once");
-    }
-}
-
-/// Hints go to a returned peer at this pace, so that they do not crowd out its clients.
-const HANDOFF_BYTES_PER_SECOND: u64 = 16 << 20;
 
 /// The id of this node: for tests that compare what two nodes believe.
 impl Node {

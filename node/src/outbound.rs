@@ -107,6 +107,20 @@ impl Outbound {
         }
     }
 
+    /// Returns once everything pushed so far is written, or the queue is closed.
+    pub async fn flushed(&self) {
+        loop {
+            let drained = self.drained.notified();
+            {
+                let queue = self.queue.lock();
+                if queue.closed || queue.waiting.is_empty() && queue.writing == 0 {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
     /// Writes everything pushed until the queue is closed and empty.
     ///
     /// # Errors

@@ -260,11 +260,24 @@ fn a_flapping_link_comes_back_ever_later_up_to_a_minute() {
 fn a_leaving_node_stays_down_until_it_starts_anew() {
     let mut bench = Bench::new();
     bench.run_for(1_000);
-    bench.feed(Event::Leaving(peer()));
+    bench.feed(Event::Leaving(peer(), 1));
     bench.run_for(5_000);
     assert_eq!(bench.detector.liveness(&peer()), Liveness::Down, "it still drains");
     bench.feed(Event::LinkUp(peer(), 2));
     assert!(bench.until(Liveness::Up, 10_000) <= 1_000);
+}
+
+/// Another peer passes on what the node said before it was started again.
+#[test]
+fn a_node_that_is_back_is_not_convicted_by_what_it_said_when_it_stopped() {
+    let mut bench = Bench::new();
+    bench.run_for(1_000);
+    bench.feed(Event::LinkDown { peer: peer(), refused: true });
+    bench.feed(Event::LinkUp(peer(), 2));
+    bench.until(Liveness::Up, 10_000);
+    bench.feed(Event::Leaving(peer(), 1));
+    bench.run_for(1_000);
+    assert_eq!(bench.detector.liveness(&peer()), Liveness::Up);
 }
 
 #[test]

@@ -189,6 +189,30 @@ fn a_rolled_back_disk_is_fatal() {
     assert!(exchange(&mut nodes, 1, 0).contains(&fatal));
 }
 
+/// It may have taken writes in a start in which it got to no round of gossip.
+#[test]
+fn a_disk_from_before_a_start_that_was_only_greeted_is_fatal() {
+    for (incarnation, boot_nonce, fatal) in [
+        (4, 40, Fatal::RolledBack { mine: 4, theirs: 5 }),
+        (5, 51, Fatal::ClonedDisk { incarnation: 5 }),
+    ] {
+        let mut nodes = vec![node(0, 1, 1), node(1, 4, 39), node(2, 1, 1)];
+        exchange(&mut nodes, 1, 0);
+        let boot = Boot { incarnation: 5, nonce: 50 };
+        let effects = step(&mut nodes[0], 0, Event::Met(host(1), boot));
+        assert_eq!(effects, [Effect::StateChanged(host(1))]);
+        assert_eq!(step(&mut nodes[0], 0, Event::Met(host(1), boot)), []);
+        nodes[1] = node(1, incarnation, boot_nonce);
+        assert!(exchange(&mut nodes, 1, 0).contains(&Effect::Fatal(fatal)));
+        // What the peer does say in the start in which it was met is still learnt.
+        nodes[1] = node(1, 5, 50);
+        say(&mut nodes[1], Key::Load, "1");
+        exchange(&mut nodes, 1, 0);
+        let read = nodes[0].state(host(1)).expect("a member");
+        assert_eq!(read.value(Key::Load), Some(b"1".as_slice()));
+    }
+}
+
 #[test]
 fn urgent_news_is_pushed_and_old_news_is_not() {
     let mut here = node(0, 3, 30);

@@ -162,6 +162,24 @@ impl Session {
         self.write(&request, &[]).await
     }
 
+    /// Joins a state, encoded, into what all replicas have.
+    ///
+    /// # Errors
+    /// The node's refusal.
+    pub async fn restore(
+        &mut self,
+        key: &str,
+        state: &[u8],
+        level: Level,
+    ) -> Result<(), WireError> {
+        let (bucket, key) = (self.bucket, Bytes::copy_from_slice(key.as_bytes()));
+        match self.ask(&Request::Restore { bucket, key, level }, state).await {
+            (Response::Restored, _) => Ok(()),
+            (Response::Error(error), _) => Err(error),
+            (other, _) => panic!("{} answers a restore with {other:?}", self.node),
+        }
+    }
+
     async fn write(
         &mut self,
         request: &Request,

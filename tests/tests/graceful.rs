@@ -183,3 +183,17 @@ async fn an_interrupt_stops_as_well_and_a_second_signal_stops_at_once() {
     }
     assert_eq!(trio.shown("key", Level::All).await, ["A"]);
 }
+
+/// Nobody has to find out by a refused connection: with nothing in flight the node ends at once, and tells them before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_are_told_of_a_stop() {
+    let mut cluster = Cluster::builder().start().await;
+    cluster.wait_until_up(3, READY_WITHIN).await;
+    let status = terminate(cluster.node(1), STOP_WITHIN).await;
+    assert!(status.success(), "{status}");
+    cluster.wait_until_up(2, READY_WITHIN).await;
+    for number in [2, 3] {
+        let log = cluster.node(number).log();
+        assert!(log.contains("peer stops"), "node {number} was not told:\n{log}");
+    }
+}

@@ -7,9 +7,11 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use starling_client::{Bucket, ConsistencyLevel};
+use starling_protocol::{Level, WireError};
+use starling_storage::values::Causal;
 use starling_tests::cluster::READY_WITHIN;
 use starling_tests::machine::copy_folder;
-use starling_tests::{Cluster, binary};
+use starling_tests::{Cluster, Trio, binary};
 
 const BUCKET: &str = "demo.things";
 const KEYS: usize = 200;
@@ -203,4 +205,15 @@ async fn what_cannot_be_restored_is_refused() {
         restore(&new, std::slice::from_ref(&snapshot)).status.success(),
         "the copy was at fault"
     );
+}
+
+/// By then the client has asked another node, and the key may have been deleted since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_comes_too_late_is_not_begun() {
+    let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
+    let state = <Causal>::default().encode();
+    trio.at(1).restore("key", &state, Level::All).await.expect("all nodes are up");
+    let mut late = trio.another_at(1).await.in_a_hurry(READY_WITHIN, Duration::ZERO);
+    let refused = late.restore("key", &state, Level::All).await;
+    assert!(matches!(refused, Err(WireError::Overloaded { .. })), "{refused:?}");
 }

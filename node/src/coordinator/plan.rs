@@ -89,6 +89,11 @@ impl Coordinator {
         self.check_available(plan, |node| self.can_be_read(node))
     }
 
+    /// Refuses at once what must not be done while too many replicas are being rebuilt, reached or not.
+    pub(super) fn check_whole(&self, plan: &Plan) -> Result<(), RequestError> {
+        self.check_available(plan, |node| self.liveness.is_whole(node))
+    }
+
     /// Whether `node` counts towards the quorum of a read.
     pub(super) fn can_be_read(&self, node: NodeIndex) -> bool {
         self.liveness.can_be_read(node)

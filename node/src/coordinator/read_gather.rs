@@ -9,8 +9,8 @@ use starling_storage::{Replica, values};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::quorum::{QuorumTracker, Tally, Verdict};
-use crate::internode::link::{Late, state_of};
-use crate::internode::message::Kind;
+use crate::internode::link::Late;
+use crate::internode::message::{Kind, state_of};
 use crate::internode::{LinkError, ReplySink};
 use crate::overload::Held;
 
@@ -33,10 +33,11 @@ pub struct ReadAt {
 }
 
 impl ReadAt {
-    /// For a read of `key` that begins now.
+    /// For a read of `key` that begins now. The clock is moved to the present, as for a promise of a floor: what an idle replica last minted
+    /// may lie before a floor that the others have adopted, and they would refuse what was read here.
     #[must_use]
     pub fn now(replica: &Replica, key: &[u8]) -> Self {
-        Self { mint: replica.clock().last(), floor: replica.floor_of(key).writes }
+        Self { mint: replica.clock().read(), floor: replica.floor_of(key).writes }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::plan::Bucket;
 use super::quorum::Verdict;
-use super::write::number;
+use super::write::{TOO_LATE, number};
 use super::write_gather::{HintFor, WriteGather};
 use super::{Coordinator, RequestError};
 use crate::internode::link;
@@ -32,6 +32,8 @@ pub struct RestoreRequest {
     pub level: ConsistencyLevel,
     /// The state, encoded.
     pub state: Bytes,
+    /// When it is too late to begin: the client may have repeated it elsewhere by now, and the key have been deleted since.
+    pub begin_by: Instant,
     /// When the answer stops being worth having.
     pub deadline: Instant,
 }
@@ -44,9 +46,19 @@ impl Coordinator {
     pub async fn restore(&self, request: RestoreRequest) -> Result<(), RequestError> {
         let plan = self.plan(&request.bucket, &request.key, request.level, Bug::WriteOneShort)?;
         self.check_writable(&plan)?;
+        // A replica that is being rebuilt drops what a peer lacks and must have seen deleted, old as the dots of a snapshot are. In the
+        // middle of a restore it would have the value dropped everywhere.
+        let every =
+            self.plan(&request.bucket, &request.key, ConsistencyLevel::All, Bug::WriteOneShort)?;
+        self.check_whole(&every)?;
         self.check_state(&request.state)?;
         // What is restored is new here, however old its dots are.
         let mint = self.replica.clock().read();
+        // Only then: whoever sleeps from here on wakes up with a mint that is old enough to be refused.
+        if now() >= request.begin_by {
+            crate::metrics::observe_shed("too_late");
+            return Err(RequestError::Overloaded { reason: TOO_LATE });
+        }
         let hosts = plan.replicas().iter().map(|node| self.local.ring.member(*node).host_id);
         let hint = HintFor {
             hints: self.late_hints.clone(),

@@ -18,6 +18,8 @@ use crate::internode::message::{FRESH, Kind};
 use crate::internode::{Waiter, link};
 use crate::time::now;
 
+/// Why a write is refused that its client may have repeated elsewhere by now.
+pub(super) const TOO_LATE: &str = "it lay for too long before it could begin";
 /// A replica's answer is awaited at least until its hint is due, whatever the client waits for.
 const ANSWER_BUDGET_MIN: Duration = OVERDUE.saturating_add(Duration::from_millis(500));
 
@@ -162,9 +164,7 @@ fn put_error(error: &PutError) -> RequestError {
             RequestError::ObjectTooLarge { len: *bytes, max: *max }
         }
         PutError::ClockSkew { ahead_us, .. } => RequestError::ClockSkew { ahead_us: *ahead_us },
-        PutError::NotLeading(NotLeading::TooLate) => {
-            RequestError::Overloaded { reason: "it lay for too long before it could begin" }
-        }
+        PutError::NotLeading(NotLeading::TooLate) => RequestError::Overloaded { reason: TOO_LATE },
         PutError::NotLeading(reason) => RequestError::NoLeader { reason: reason.to_string() },
         PutError::Store(StoreError::Stalled) => {
             RequestError::Overloaded { reason: "the store is behind with flushing" }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use starling_protocol::{Frame, NodeClock};
 use starling_ring::{Member, NodeIndex};
@@ -240,6 +239,13 @@ impl Link {
         if let Some(connection) = self.connection.load().as_ref() {
             // What is told without an answer (gossip) is told again soon: a full queue may drop it.
             let _dropped_when_full = connection.push(0, request, request.mint);
+        }
+    }
+
+    /// Returns once everything that was sent so far has been handed to the socket.
+    pub(super) async fn flushed(&self) {
+        if let Some(connection) = self.connection.load_full() {
+            connection.outbound.flushed().await;
         }
     }
 
@@ -490,10 +496,4 @@ impl ReplySink for Single {
     }
 
     fn late(&self, _replica: u8, _late: Late) {}
-}
-
-/// The operand of an answer, or nothing where the peer has nothing.
-#[must_use]
-pub fn state_of(frame: &Frame) -> Option<Bytes> {
-    (frame.flags & super::message::ABSENT == 0).then(|| frame.operand.clone())
 }

@@ -88,6 +88,13 @@ impl Links {
         self.links.get(usize::from(peer.0))?.as_ref()
     }
 
+    /// Returns once everything that was sent so far has been handed to the sockets.
+    pub async fn flushed(&self) {
+        for link in self.iter() {
+            link.flushed().await;
+        }
+    }
+
     /// All links.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.links.iter().flatten()

@@ -4,7 +4,9 @@
 //! and the value's encoded state as the operand, both as slices of the receive buffer. All others
 //! carry a bincode header. A state is never re-encoded on its way.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use starling_protocol::Frame;
 use starling_ring::{Candidate, ClusterId, HostId, gossip};
 
 /// The version of everything in this module; both ends of a connection must have the same.
@@ -69,6 +71,12 @@ pub enum Kind {
 
 /// Frame flag of [`Kind::State`]: nothing is stored under the key.
 pub const ABSENT: u8 = 1;
+
+/// The operand of an answer to [`Kind::Read`], or nothing where the peer has nothing.
+#[must_use]
+pub fn state_of(frame: &Frame) -> Option<Bytes> {
+    (frame.flags & ABSENT == 0).then(|| frame.operand.clone())
+}
 
 impl Kind {
     /// The kind of a byte off the wire, if there is one.

@@ -10,7 +10,7 @@ use starling_ring::detector::{self, AccrualDetector, DirectDetector, Liveness, M
 use starling_ring::gossip::{self, Gossip, GossipConfig, Key, Shared};
 use starling_ring::{HostId, NodeIndex};
 use starling_storage::WallClock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
@@ -55,7 +55,7 @@ pub enum LinkEvent {
 }
 
 /// What peers and the node itself report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum PeerEvent {
     /// A peer has opened a connection to this node.
     Greeted {
@@ -74,7 +74,10 @@ pub enum PeerEvent {
         message: gossip::Message,
     },
     /// This node is about to stop: the others should know at once.
-    Stopping,
+    Stopping {
+        /// Answered once that is on its way to them.
+        told: oneshot::Sender<()>,
+    },
     /// This node has recovered the writes that it had lost.
     Whole,
     /// This node has found that it lost writes.
@@ -228,7 +231,15 @@ impl Driver {
             PeerEvent::Gossip { from, message } => {
                 self.gossip(gossip::Event::Received { from, message });
             }
-            PeerEvent::Stopping => self.say_status(STOPPING),
+            PeerEvent::Stopping { told } => {
+                self.say_status(STOPPING);
+                let links = self.links.clone();
+                tokio::spawn(async move {
+                    links.flushed().await;
+                    // The node may not have waited for so long.
+                    let _gone = told.send(());
+                });
+            }
             PeerEvent::Whole => self.say_status(SERVING),
             PeerEvent::Lost => self.say_status(REBUILDING),
         }
@@ -240,7 +251,7 @@ impl Driver {
     }
 
     /// One name, one incarnation, two nonces: a copied data directory.
-    fn check_clone(&self, peer: HostId, incarnation: u64, boot_nonce: u64) {
+    fn check_clone(&mut self, peer: HostId, incarnation: u64, boot_nonce: u64) {
         if let Some(node) = self.local.ring.index_of(peer) {
             self.liveness.met(node, incarnation);
         }
@@ -250,6 +261,8 @@ impl Driver {
         {
             error!(%peer, incarnation, "two nodes run with one host id: a data directory was copied; stop one of them and wipe it");
         }
+        let boot = gossip::Boot { incarnation, nonce: boot_nonce };
+        self.gossip(gossip::Event::Met(peer, boot));
     }
 
     fn detect(&mut self, event: detector::Event) {
@@ -299,9 +312,13 @@ impl Driver {
 
     fn changed(&mut self, host: HostId) {
         let Some(state) = self.gossip.state(host) else { return };
-        let status = state.value(Key::Status);
+        let (status, incarnation) = (state.value(Key::Status), state.incarnation);
         if let Some(node) = self.local.ring.index_of(host).filter(|node| *node != self.local.me) {
-            self.liveness.met(node, state.incarnation);
+            // Met in a later start by now: what it said in this one, which another peer passes on, is over.
+            if incarnation < self.liveness.incarnation(node) {
+                return;
+            }
+            self.liveness.met(node, incarnation);
             // Who stops says nothing new of what it holds.
             match status {
                 Some(REBUILDING) => self.liveness.set_whole(node, false),
@@ -311,7 +328,7 @@ impl Driver {
         }
         if status == Some(STOPPING) {
             info!(peer = %host, "peer stops");
-            self.detect(detector::Event::Leaving(host));
+            self.detect(detector::Event::Leaving(host, incarnation));
         }
     }
 
@@ -374,11 +391,16 @@ impl Driver {
         }
     }
 
-    /// Compares this node's clock with the median of its living peers'.
+    /// Compares this node's clock with the median of its living peers'. One that lost its memory leads only once it has compared: its
+    /// clock does not know what it has minted.
     fn judge_own_clock(&self) {
         let living = (0..).map(NodeIndex).zip(&self.offsets_us);
         let living = living.filter(|(node, _)| self.liveness.is_reachable(*node));
         let mut offsets: Vec<i64> = living.filter_map(|(_, offset)| *offset).collect();
+        let is_alone = self.offsets_us.len() == 1;
+        if offsets.is_empty() && !is_alone && !self.liveness.is_whole(self.local.me) {
+            return;
+        }
         // This node agrees with itself; where no peer lives, nobody says otherwise.
         offsets.push(0);
         offsets.sort_unstable();

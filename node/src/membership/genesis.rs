@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use starling_ring::{Candidate, ClusterId, GenesisError};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -20,6 +21,8 @@ use crate::time::now;
 /// Pause between rounds of asking.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a node that comes back waits for what its peers remember of it.
+const REMEMBERED_WITHIN: Duration = Duration::from_secs(1);
 /// How often a node that waits says for whom.
 const REMIND_EVERY: Duration = Duration::from_secs(5);
 
@@ -180,6 +183,32 @@ impl Genesis {
         }
     }
 
+    /// The highest incarnation in which a peer has met this node, as far as peers of its cluster answer within [`REMEMBERED_WITHIN`]; 0 if
+    /// none has.
+    pub async fn met_incarnation(&self, cluster_id: ClusterId) -> u64 {
+        let (mine, my_address) = {
+            let state = self.state.lock();
+            (self.shadow(&state), state.me.address)
+        };
+        let mut asked = JoinSet::new();
+        for seed in self.seeds.iter().copied().filter(|seed| *seed != my_address) {
+            let (network, mine) = (self.network.clone(), mine.clone());
+            asked.spawn(async move { exchange(network.as_ref(), seed, &mine).await });
+        }
+        let until = now() + REMEMBERED_WITHIN;
+        let mut met = 0;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.join_next()).await {
+            // A peer that is down says nothing; once it is up its gossip does.
+            if let Ok(Ok(theirs)) = answer
+                && theirs.wire_version == WIRE_VERSION
+                && theirs.cluster_id == Some(cluster_id)
+            {
+                met = met.max(theirs.met_incarnation);
+            }
+        }
+        met
+    }
+
     /// What a founder's answer says of the founder at this node's address, if that is another name than this node's.
     fn forgotten(&self, theirs: &Shadow) -> Option<Found> {
         let me = &self.state.lock().me;
@@ -200,7 +229,7 @@ impl Genesis {
         reminder: &mut Reminder,
     ) -> Result<Option<Shadow>, GenesisFailure> {
         let mine = self.shadow(&self.state.lock());
-        let theirs = match self.exchange(seed, &mine).await {
+        let theirs = match exchange(self.network.as_ref(), seed, &mine).await {
             Ok(theirs) => theirs,
             Err(error) => {
                 debug!(%seed, %error, "cannot ask a seed yet");
@@ -213,14 +242,18 @@ impl Genesis {
         }
         Ok(Some(theirs))
     }
+}
 
-    async fn exchange(&self, seed: SocketAddr, mine: &Shadow) -> Result<Shadow, HandshakeError> {
-        let dial = self.network.connect(seed);
-        let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, dial)
-            .await
-            .map_err(|_| HandshakeError::Timeout)??;
-        handshake::ask_shadow(&mut stream, mine).await
-    }
+async fn exchange(
+    network: &dyn Network,
+    seed: SocketAddr,
+    mine: &Shadow,
+) -> Result<Shadow, HandshakeError> {
+    let dial = network.connect(seed);
+    let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, dial)
+        .await
+        .map_err(|_| HandshakeError::Timeout)??;
+    handshake::ask_shadow(&mut stream, mine).await
 }
 
 /// Of two founders' words on what this node has forgotten, the one that met it last.

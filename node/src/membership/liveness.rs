@@ -28,9 +28,10 @@ struct Peer {
 }
 
 impl LivenessTable {
-    /// `members` peers, all of them down until they are heard of, but for `me`.
+    /// `members` peers, all of them down until they are heard of, but for `me`. One that is not whole leads no writes before it has compared
+    /// its clock with a peer's: it does not know up to where it has minted.
     #[must_use]
-    pub fn new(members: usize, me: NodeIndex) -> Self {
+    pub fn new(members: usize, me: NodeIndex, is_whole: bool) -> Self {
         let peers = (0..members)
             .map(|index| Peer {
                 liveness: AtomicU8::new(code(if index == usize::from(me.0) {
@@ -41,10 +42,11 @@ impl LivenessTable {
                 since_ms: AtomicU64::new(0),
                 heard_ms: AtomicU64::new(0),
                 incarnation: AtomicU64::new(0),
-                lost_writes: AtomicBool::new(false),
+                lost_writes: AtomicBool::new(index == usize::from(me.0) && !is_whole),
             })
             .collect();
-        Self { started: now(), may_lead: AtomicBool::new(true), peers }
+        let may_lead = is_whole || members == 1;
+        Self { started: now(), may_lead: AtomicBool::new(may_lead), peers }
     }
 
     /// Whether this node's clock is close enough to its peers' for it to lead writes.

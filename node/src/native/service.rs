@@ -202,12 +202,14 @@ impl Serving {
         match request {
             Request::Get { .. } => self.read(bucket, request, frame, share).await,
             Request::Restore { key, level, .. } => {
+                let deadline = deadline(frame, self.coordinator.limits().write_timeout);
                 let restored = self.coordinator.restore(RestoreRequest {
                     bucket: bucket.clone(),
                     key,
                     level: consistency(level),
                     state: frame.operand.clone(),
-                    deadline: deadline(frame, self.coordinator.limits().write_timeout),
+                    begin_by: self.begin_by(frame, deadline),
+                    deadline,
                 });
                 match restored.await {
                     Ok(()) => Reply::of(Response::Restored),
@@ -215,6 +217,14 @@ impl Serving {
                 }
             }
             _ => self.write(bucket, request, frame, true).await,
+        }
+    }
+
+    /// When it is too late to begin with a write: its frame says so by this node's own clock.
+    fn begin_by(&self, frame: &Frame, deadline: Instant) -> Instant {
+        match frame.mint {
+            0 => deadline,
+            uptime_ms => deadline.min(self.liveness.at_uptime_ms(uptime_ms)),
         }
     }
 
@@ -285,10 +295,7 @@ impl Serving {
             observe_request(op, level, Some(error), now().saturating_duration_since(began));
             Reply::error(wire_error(error))
         };
-        let begin_by = match frame.mint {
-            0 => deadline,
-            uptime_ms => deadline.min(self.liveness.at_uptime_ms(uptime_ms)),
-        };
+        let begin_by = self.begin_by(frame, deadline);
         match self.coordinator.leader(bucket, &key) {
             Ok(Leader::Here) => {}
             Ok(Leader::There(leaders)) if may_forward => {

@@ -27,7 +27,7 @@ impl Repair {
         peer: NodeIndex,
         request: RepairRequest,
     ) -> (RepairAnswer, Bytes, u64) {
-        let mint = self.parts.replica.clock().last();
+        let mint = self.parts.replica.clock().read();
         match self.try_answer(peer, request).await {
             Ok((answer, operand)) => (answer, operand, mint),
             Err(reason) => (RepairAnswer::Failed { reason }, Bytes::new(), mint),
@@ -40,33 +40,10 @@ impl Repair {
         request: RepairRequest,
     ) -> Result<(RepairAnswer, Bytes), String> {
         match request {
-            RepairRequest::Begin { names, floors } => {
-                if !floors.is_empty() {
-                    self.learn_floors(peer, &floors).await?;
-                }
-                // Before the buckets are told: what is led from here on may be in a new one.
-                let sealed = self.seal().await;
-                self.adopt(&names).await;
-                let (whole, names) = (self.is_whole(), self.bucket_names());
-                let floors = if whole { self.floor_runs() } else { FloorRuns::new() };
-                Ok((RepairAnswer::Begun { whole, sealed, names, floors }, Bytes::new()))
+            RepairRequest::Begin { whole, names, floors } => {
+                self.begun(peer, whole, &names, &floors).await
             }
-            RepairRequest::Compare { table, slots } => {
-                self.check(table)?;
-                if slots.len() > SLOTS_MAX {
-                    return Err(format!("{} slots; {SLOTS_MAX} are answered", slots.len()));
-                }
-                let read = self.refresh(table, slots.iter().map(|(slot, _)| *slot).collect());
-                let read = read.await?;
-                let differing = read
-                    .digests
-                    .iter()
-                    .filter(|digest| !slots.contains(digest))
-                    .map(|(slot, _)| *slot);
-                let differing = differing.collect();
-                self.pace(read.bytes).await;
-                Ok((RepairAnswer::Compared { differing, unread: read.unread }, Bytes::new()))
-            }
+            RepairRequest::Compare { table, slots } => self.compared(table, &slots).await,
             RepairRequest::Leaves { table, slot } => {
                 let area = self.area(table, slot)?;
                 let leaves =
@@ -90,8 +67,10 @@ impl Repair {
                 let answer = RepairAnswer::States { complete: states.complete };
                 Ok((answer, wire::encode_states(&states.entries)))
             }
-            RepairRequest::Agreed { through } => {
-                let whole = self.parts.liveness.is_whole(peer);
+            RepairRequest::Agreed { boot, .. } if boot != self.parts.local.boot_nonce => {
+                Err("this node has been started anew since the session began".to_owned())
+            }
+            RepairRequest::Agreed { whole, through, .. } => {
                 self.progress.agreed(peer, now(), whole, through);
                 Ok((RepairAnswer::Done, Bytes::new()))
             }
@@ -110,6 +89,43 @@ impl Repair {
                 Ok((RepairAnswer::Done, Bytes::new()))
             }
         }
+    }
+
+    async fn begun(
+        &self,
+        peer: NodeIndex,
+        whole: bool,
+        names: &[BucketName],
+        floors: &FloorRuns,
+    ) -> Result<(RepairAnswer, Bytes), String> {
+        // Before its gossip says so: meanwhile this node must not take it for one that has kept everything.
+        self.parts.liveness.set_whole(peer, whole);
+        if !floors.is_empty() {
+            self.learn_floors(peer, floors).await?;
+        }
+        // Before the buckets are told: what is led from here on may be in a new one.
+        let sealed = self.seal().await;
+        self.adopt(names).await;
+        let (whole, names) = (self.is_whole(), self.bucket_names());
+        let floors = if whole { self.floor_runs() } else { FloorRuns::new() };
+        let boot = self.parts.local.boot_nonce;
+        Ok((RepairAnswer::Begun { boot, whole, sealed, names, floors }, Bytes::new()))
+    }
+
+    async fn compared(
+        &self,
+        table: u32,
+        slots: &[(u32, u64)],
+    ) -> Result<(RepairAnswer, Bytes), String> {
+        self.check(table)?;
+        if slots.len() > SLOTS_MAX {
+            return Err(format!("{} slots; {SLOTS_MAX} are answered", slots.len()));
+        }
+        let read = self.refresh(table, slots.iter().map(|(slot, _)| *slot).collect()).await?;
+        let differing = read.digests.iter().filter(|digest| !slots.contains(digest));
+        let differing = differing.map(|(slot, _)| *slot).collect();
+        self.pace(read.bytes).await;
+        Ok((RepairAnswer::Compared { differing, unread: read.unread }, Bytes::new()))
     }
 
     /// Reads the dirty leaves of `slots`, as far as one question may go.

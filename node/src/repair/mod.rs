@@ -41,6 +41,7 @@ use sweep::By;
 
 pub(crate) use groups::ranges;
 pub use progress::PairProgress;
+pub use wire::{RepairAnswer, RepairRequest};
 
 /// The usual pause between two rounds of sessions with all peers, on average.
 pub const COMPARE_EVERY: Duration = Duration::from_secs(10);

@@ -39,8 +39,12 @@ struct Table {
 /// One comparison under way.
 struct Session<'a> {
     link: &'a Link,
-    /// Whether the peer holds every write that it acknowledged.
+    /// The peer's start in which the session began.
+    boot: u64,
+    /// Whether the peer holds every write that it acknowledged, and all tables of both are compared.
     with_whole: bool,
+    /// The same of this replica.
+    is_whole: bool,
     /// Whether this replica lost writes and the peer did not: what is deleted there is deleted.
     drops_deleted: bool,
     /// Every write up to here that either holds at the beginning is at both in the end.
@@ -71,7 +75,9 @@ impl Repair {
         }
         let agrees = !session.refused.load(Ordering::Relaxed);
         let through = if agrees { session.through } else { 0 };
-        self.ask(link, &RepairRequest::Agreed { through }).await?;
+        let (boot, whole) = (session.boot, session.is_whole && self.is_whole());
+        // Refused if the peer has been started anew meanwhile: it may have lost what the session began with.
+        self.ask(link, &RepairRequest::Agreed { boot, whole, through }).await?;
         self.progress.agreed(link.peer, began, session.with_whole, through);
         Ok(keys)
     }
@@ -85,12 +91,14 @@ impl Repair {
         let own_seal = self.seal().await;
         let was_whole = self.is_whole();
         let floors = if was_whole { self.floor_runs() } else { FloorRuns::new() };
-        let request = RepairRequest::Begin { names: self.bucket_names(), floors };
-        let (RepairAnswer::Begun { whole, sealed, names, floors }, _) =
+        let told = self.bucket_names();
+        let request = RepairRequest::Begin { whole: was_whole, names: told.clone(), floors };
+        let (RepairAnswer::Begun { boot, whole, sealed, names, floors }, _) =
             self.ask(link, &request).await?
         else {
             return Err(unexpected());
         };
+        self.parts.liveness.set_whole(link.peer, whole);
         if whole {
             self.learn_floors(link.peer, &floors).await?;
         }
@@ -101,10 +109,14 @@ impl Repair {
         // An id that means two names is no bucket of both.
         let both: Vec<BucketName> =
             self.bucket_names().into_iter().filter(|bucket| names.contains(bucket)).collect();
-        let through = if both.len() == names.len() { own_seal.min(sealed) } else { 0 };
+        // What one of the two could not take over is not compared.
+        let all = both.len() == names.len() && told.iter().all(|bucket| both.contains(bucket));
+        let through = if all { own_seal.min(sealed) } else { 0 };
         let session = Session {
             link,
-            with_whole: whole,
+            boot,
+            with_whole: whole && all,
+            is_whole: was_whole && all,
             drops_deleted: whole && !was_whole,
             through,
             refused: AtomicBool::new(false),

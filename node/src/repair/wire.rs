@@ -24,6 +24,8 @@ const ENTRY_LEN: usize = 8 + 8 + 4;
 pub enum RepairRequest {
     /// A session begins. What is known there?
     Begin {
+        /// Whether the asking replica holds every write that it acknowledged.
+        whole: bool,
         /// The buckets that are known here.
         names: Vec<BucketName>,
         /// The purge floors here; none if this replica lost writes.
@@ -61,6 +63,10 @@ pub enum RepairRequest {
     },
     /// A session has ended, and everything that differed has been exchanged.
     Agreed {
+        /// The start of the answering node in which the session began, see [`RepairAnswer::Begun`].
+        boot: u64,
+        /// Whether the asking replica held every write that it acknowledged, and all tables of both were compared.
+        whole: bool,
         /// Every write up to here that either held at the beginning is at both; 0 if that is not sure.
         through: u64,
     },
@@ -92,6 +98,8 @@ pub type FloorRuns = Vec<(u32, u64, u64, u64)>;
 pub enum RepairAnswer {
     /// A session has begun.
     Begun {
+        /// The present start of the answering node: in another one it may hold less.
+        boot: u64,
         /// Whether the answering replica holds every write that it acknowledged.
         whole: bool,
         /// Every write up to here that it leads is in its store.

@@ -34,8 +34,8 @@ pub enum Event {
         /// Whether the peer's machine answered that nobody listens.
         refused: bool,
     },
-    /// The peer says itself that it stops.
-    Leaving(HostId),
+    /// The peer says itself that it stops, in this incarnation.
+    Leaving(HostId, u64),
     /// What another node says of a suspect.
     Report {
         /// The suspect.
@@ -99,7 +99,7 @@ impl DirectDetector {
             | Event::Used(host)
             | Event::LinkUp(host, _)
             | Event::LinkDown { peer: host, .. }
-            | Event::Leaving(host)
+            | Event::Leaving(host, _)
             | Event::Report { about: host, .. } => host,
         };
         let Some(peer) = self.peers.get_mut(&host) else { return };
@@ -116,9 +116,8 @@ impl DirectDetector {
                 peer.link_down(now);
                 refused.then_some(Liveness::Down)
             }
-            Event::Leaving(_) => {
-                peer.leaving(now);
-                Some(Liveness::Down)
+            Event::Leaving(_, incarnation) => {
+                peer.leaving(now, incarnation).then_some(Liveness::Down)
             }
             Event::Used(_) => {
                 peer.used(now);

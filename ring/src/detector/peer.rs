@@ -211,8 +211,14 @@ impl Peer {
         self.waiting_since.get_or_insert(now);
     }
 
-    pub(super) fn leaving(&mut self, now: Millis) {
-        self.left_at = Some(now);
+    /// It said in this incarnation that it stops. Returns whether that still holds: it may have been met in a later one, and its word be
+    /// old news that came by another peer.
+    pub(super) fn leaving(&mut self, now: Millis, incarnation: u64) -> bool {
+        let holds = incarnation >= self.incarnation;
+        if holds {
+            self.left_at = Some(now);
+        }
+        holds
     }
 
     /// This node was paused: what the peer sent meanwhile lies in socket buffers.

@@ -1,6 +1,6 @@
 //! What goes into the gossip machine and what comes out of it.
 
-use super::message::{Message, Shared};
+use super::message::{Boot, Message, Shared};
 use super::state::Key;
 use crate::HostId;
 
@@ -45,6 +45,8 @@ pub enum Event {
     },
     /// Whether a peer can be talked to. Nobody can be until this says so.
     Reachable(HostId, bool),
+    /// A peer was met in this start of it, as it greets, before it has gossiped anything.
+    Met(HostId, Boot),
 }
 
 /// What to do.

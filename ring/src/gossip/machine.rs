@@ -70,6 +70,17 @@ impl Gossip {
                 }
                 None => {}
             },
+            Event::Met(host, boot) => self.met(host, boot, out),
+        }
+    }
+
+    /// Remembers a start of a peer that may end before it has gossiped: what it wrote in that start a copy of its disk from before lacks.
+    fn met(&mut self, host: HostId, boot: Boot, out: &mut Vec<Effect>) {
+        let Some(place) = self.place(host).filter(|place| *place != self.config.me) else { return };
+        let state = &mut self.states[usize::from(place)];
+        if boot.incarnation > state.incarnation {
+            *state = NodeState::born(boot.incarnation, boot.nonce);
+            out.push(Effect::StateChanged(host));
         }
     }
 

@@ -9,9 +9,11 @@ use starling_node::internode::links::FRAME_BYTES_MAX;
 use starling_node::internode::message::{
     BucketName, Hello, Kind, Refusal, ReplicaError, WIRE_VERSION,
 };
-use starling_protocol::{Request, Response, WireError, decode_header};
+use starling_node::repair::{RepairAnswer, RepairRequest};
+use starling_protocol::{Level, Request, Response, WireError, decode_header};
 use starling_ring::{ClusterId, HostId};
 use starling_storage::keys::{storage_key, table_id};
+use starling_storage::values::Causal;
 use starling_tests::setting::setting;
 use starling_tests::{Cluster, Trio};
 
@@ -89,6 +91,50 @@ fn plain(kind: Kind, header: &[u8], operand: &[u8]) -> Vec<u8> {
     let len = u32::try_from(header.len()).expect("a header is small");
     frame[HEADER_AT - 4..HEADER_AT].copy_from_slice(&len.to_le_bytes());
     sealed(frame)
+}
+
+/// A question of anti-entropy, and its answer.
+async fn asked(raw: &mut Raw, request: &RepairRequest) -> RepairAnswer {
+    raw.send(&message(Kind::Repair, request, b"")).await;
+    let answer = raw.next().await.expect("a member is answered");
+    assert_eq!(answer.kind, Kind::Repaired as u8);
+    decode_header(&answer.header).expect("answers decode")
+}
+
+/// A node that was started anew in the middle of a session may hold less than it began with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_comparison_with_another_start_of_the_node_is_refused() {
+    let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
+    let known = Known::of(&mut trio).await;
+    let mut raw = known.greeted(&mut trio).await;
+    let begin = RepairRequest::Begin { whole: true, names: Vec::new(), floors: Vec::new() };
+    let RepairAnswer::Begun { boot, .. } = asked(&mut raw, &begin).await else {
+        panic!("no session begins");
+    };
+    let agreed = |boot| RepairRequest::Agreed { boot, whole: true, through: 0 };
+    assert_eq!(asked(&mut raw, &agreed(boot)).await, RepairAnswer::Done);
+    let refused = asked(&mut raw, &agreed(boot ^ 1)).await;
+    assert!(matches!(refused, RepairAnswer::Failed { .. }), "{refused:?}");
+}
+
+/// From when it begins to compare, before its gossip says so: no read counts it, and nothing is restored that it could drop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_begins_as_one_that_lost_writes_is_believed_at_once() {
+    let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
+    let known = Known::of(&mut trio).await;
+    let state = <Causal>::default().encode();
+    trio.at(1).get("key", Level::All, None).await.expect("all nodes are up");
+    trio.at(1).restore("key", &state, Level::Quorum).await.expect("all nodes are up");
+    let mut raw = known.greeted(&mut trio).await;
+    let begin = |whole| RepairRequest::Begin { whole, names: Vec::new(), floors: Vec::new() };
+    asked(&mut raw, &begin(false)).await;
+    let read = trio.at(1).get("key", Level::All, None).await;
+    assert!(matches!(read, Err(WireError::Unavailable { .. })), "{read:?}");
+    trio.at(1).get("key", Level::Quorum, None).await.expect("two of three are whole");
+    let restored = trio.at(1).restore("key", &state, Level::Quorum).await;
+    assert!(matches!(restored, Err(WireError::Unavailable { .. })), "{restored:?}");
+    asked(&mut raw, &begin(true)).await;
+    trio.at(1).get("key", Level::All, None).await.expect("all nodes are whole");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
