@@ -11,9 +11,8 @@ use bytes::Bytes;
 use starling_storage::replica::Refusal;
 use starling_storage::values::{Causal, Context, DecodeError};
 use starling_storage::{
-    ActorChange, ApplyError, DiskFiles, Family, Hint, Lookup, ManualClock, MemoryFiles,
-    MemoryStore, NotLeading, OpenError, PutError, Replica, RocksOptions, RocksStore, StoreError,
-    Tier,
+    ActorChange, ApplyError, DiskFiles, Family, Lookup, ManualClock, MemoryFiles, MemoryStore,
+    NotLeading, OpenError, PutError, Replica, RocksOptions, RocksStore, StoreError, Tier,
 };
 use support::{
     HOUR_US, Machine, START_US, envelope, host, open, put, request, state, sync, values,
@@ -485,61 +484,4 @@ fn an_unreadable_state_is_refused_and_kept() {
         assert!(matches!(refused, Err(PutError::NotLeading(NotLeading::Unreadable { .. }))));
         assert_eq!(replica.read(KEY, Tier::Any).unwrap(), Lookup::Found(garbage));
     });
-}
-
-/// RocksDB takes no writes after one of its log has failed: a node that went on would never write again, and serve for ever.
-#[test]
-fn whatever_write_or_sync_fails_ends_the_node_under_another_actor() {
-    let nothing = Context::new();
-    type Step<'a> = (&'static str, &'a dyn Fn(&Replica));
-    let steps: [Step<'_>; 6] = [
-        ("a put", &|replica| drop(put(replica, KEY, &nothing, 1, b"a"))),
-        ("a peer's write", &|replica| {
-            let operand = state(replica, b"there").encode();
-            drop(replica.apply(&[envelope(Bytes::from_static(KEY), operand)]));
-        }),
-        ("a hint", &|replica| {
-            let (key, operand) = (Bytes::from_static(KEY), Bytes::new());
-            drop(replica.hints().keep_all(&[(host(2), Hint { table: 1, mint: 1, key, operand })]));
-        }),
-        ("a bucket", &|replica| drop(replica.buckets().open("demo.carts"))),
-        ("a floor", &|replica| drop(replica.promise(&[0], 1))),
-        ("amnesia", &|replica| drop(replica.declare_amnesia())),
-    ];
-    for (what, step) in steps {
-        for writes in [true, false] {
-            let mut machine = Machine::new(1);
-            let replica = machine.start();
-            put(&replica, b"there", &nothing, 1, b"a").unwrap();
-            let actor = replica.identity().actor();
-            machine.store.make_write_fail(writes);
-            machine.store.make_sync_fail(!writes);
-            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| step(&replica)));
-            let syncs_itself = ["a bucket", "a floor", "amnesia"].contains(&what);
-            assert_eq!(failed.is_err(), writes || syncs_itself, "{what}, writes {writes}");
-            drop(replica);
-            machine.store.make_write_fail(false);
-            machine.store.make_sync_fail(false);
-            if failed.is_err() {
-                assert_ne!(machine.start().identity().actor(), actor, "{what}, writes {writes}");
-            }
-        }
-    }
-}
-
-/// Without a new boot nothing else would tell that the last run may have lost what it minted.
-#[test]
-fn after_a_failed_sync_the_next_run_writes_under_another_actor() {
-    let mut machine = Machine::new(1);
-    let replica = machine.start();
-    let actor = replica.identity().actor();
-    machine.store.make_sync_fail(true);
-    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        put(&replica, KEY, &Context::new(), 1, b"a").unwrap();
-        sync(&replica);
-    }));
-    assert!(failed.is_err(), "the failed sync was not fatal");
-    drop(replica);
-    machine.store.make_sync_fail(false);
-    assert_ne!(machine.start().identity().actor(), actor);
 }
