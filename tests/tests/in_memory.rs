@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_client::{Bucket, Client, ConsistencyLevel, Error, WireError};
+use starling_client::{Bucket, ConsistencyLevel, Error, WireError};
 use starling_node::net::{Network, TcpNetwork};
 use starling_node::time::now;
 use starling_tests::{Disk, InProcess, MemoryNetwork};
