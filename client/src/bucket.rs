@@ -116,7 +116,8 @@ impl Bucket {
 
     /// Joins a state from a snapshot into what every replica of the key has. Doing it again changes nothing.
     ///
-    /// All replicas must be up: what is restored is as old as it was, and of what is old every replica is taken to have all.
+    /// All replicas must be up and whole: a restored state keeps its old dates, and a replica that missed it would be taken to have had it,
+    /// and deleted it.
     ///
     /// # Errors
     /// [`Error`]; where it is unknown, do it again.

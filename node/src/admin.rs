@@ -15,6 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use starling_storage::values::alarms;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -103,8 +104,8 @@ async fn status(State(shared): State<Shared>) -> Json<Overview> {
 
 async fn rendered_metrics(State(shared): State<Shared>) -> Response {
     metrics::observe_overview(&shared.source.overview());
-    if let Some((store, disk_free)) = shared.source.storage().await {
-        metrics::observe_storage(store, disk_free);
+    if let Some(store) = shared.source.storage().await {
+        metrics::observe_storage(store, alarms());
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.recorder.render()).into_response()

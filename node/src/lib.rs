@@ -9,7 +9,8 @@
 //! - [`membership`]: finding the cluster, gossip, failure detection
 //! - [`handoff`]: hints sent to peers that are back
 //! - [`repair`]: replicas compare what they hold, and exchange what differs
-//! - [`overload`]: what may be in flight
+//! - [`overload`], [`disk`]: what may be in flight, and what the disk has room for
+//! - [`snapshot`]: what the node held at a moment, as files
 //! - [`admin`], [`metrics`], [`overview`]: what it shows of itself
 
 pub mod admin;

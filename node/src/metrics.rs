@@ -12,6 +12,7 @@ use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, des
 use metrics::{Unit, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use starling_ring::{ConsistencyLevel, HostId};
+use starling_storage::values::Alarms;
 use starling_storage::{ActorChange, StoreStatistics};
 
 use crate::coordinator::RequestError;
@@ -153,15 +154,27 @@ fn describe() {
         ("starling_repair_bytes_total", "Bytes that comparing with peers moved, states included."),
         ("starling_repair_states_total", "States that were exchanged because replicas differed."),
         ("starling_purged_keys_total", "Deleted keys that were forgotten."),
-        ("starling_sweep_compactions_total", "Times that their space was given back."),
+        (
+            "starling_sweep_compactions_total",
+            "Compactions begun to reclaim the space of deleted keys.",
+        ),
         ("starling_hints_quarantined_total", "Kept writes that came too late, and are kept aside."),
         ("starling_hints_dropped_total", "Kept writes given up: comparing replicas brings them."),
+        ("starling_bad_operands_total", "States from peers that were damaged, and refused."),
+        (
+            "starling_dot_conflicts_total",
+            "Writes met with two different values: two nodes write under one identity, or memory is broken.",
+        ),
+        (
+            "starling_opaque_merges_total",
+            "Merges that met bytes which nobody can read, and kept them.",
+        ),
     ] {
         describe_counter!(name, count, help);
     }
     for (name, help) in [
         ("starling_disk_free_bytes", "Space left on the disk of the data directory."),
-        ("starling_disk_total_bytes", "Size of that disk."),
+        ("starling_disk_total_bytes", "Size of the disk of the data directory."),
         ("starling_build_info", "1, with the version as a label."),
         ("starling_node_state", "1 for the state that the node is in."),
         ("starling_peer_up", "1 while this node reaches the peer."),
@@ -176,7 +189,10 @@ fn describe() {
             "starling_repair_behind_keys",
             "Keys found to differ from a peer's and not yet exchanged.",
         ),
-        ("starling_repair_behind_bytes", "The bytes of their values, about."),
+        (
+            "starling_repair_behind_bytes",
+            "Bytes of the values of keys that differ from a peer's, about.",
+        ),
         (
             "starling_repair_last_agreement_seconds",
             "How long ago everything that differed from a peer had been exchanged.",
@@ -184,7 +200,6 @@ fn describe() {
         ("starling_rebuilding", "1 while this node has lost writes and answers no reads."),
         ("starling_storage_bytes", "Bytes in the store."),
         ("starling_compactions_pending_bytes", "Bytes that compactions have yet to rewrite."),
-        ("starling_disk_free_bytes", "Bytes free on the disk of the data directory."),
     ] {
         describe_gauge!(name, help);
     }
@@ -391,14 +406,13 @@ pub(crate) fn observe_overview(overview: &Overview) {
     }
 }
 
-/// Sets the gauges of the store and of the disk beneath it, where there is one.
-pub(crate) fn observe_storage(store: StoreStatistics, disk_free: Option<u64>) {
+/// Sets the gauges of the store, and counts what must never happen to what is in it.
+pub(crate) fn observe_storage(store: StoreStatistics, alarms: Alarms) {
     gauge!("starling_storage_bytes", "kind" => "tables").set(float(store.tables));
     gauge!("starling_storage_bytes", "kind" => "memtables").set(float(store.memtables));
     gauge!("starling_compactions_pending_bytes").set(float(store.compactions_owed));
-    if let Some(bytes) = disk_free {
-        gauge!("starling_disk_free_bytes").set(float(bytes));
-    }
+    counter!("starling_dot_conflicts_total").absolute(alarms.dot_conflicts);
+    counter!("starling_opaque_merges_total").absolute(alarms.opaque_merges);
 }
 
 /// Gauges are floats; above 2^53 a count loses its last digits, which no gauge here reaches.

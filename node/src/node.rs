@@ -45,7 +45,6 @@ pub struct Node {
     tasks: TaskTracker,
     blocking: Blocking,
     /// None while the data is in memory.
-    data_dir: Option<std::path::PathBuf>,
     addresses: config::Listen,
 }
 
@@ -79,7 +78,6 @@ impl Node {
             stop_peers: CancellationToken::new(),
             tasks: TaskTracker::new(),
             blocking: seams.blocking.clone(),
-            data_dir: matches!(seams.data, Data::Disk).then(|| config.data_dir.clone()),
             addresses: config.listen,
         };
         node.listen(ports, &config.limits, in_flight.clone());
@@ -172,7 +170,6 @@ impl Node {
             self.serving.clone(),
             self.genesis.clone(),
             self.blocking.clone(),
-            self.data_dir.clone(),
         ))
     }
 
@@ -229,7 +226,7 @@ fn way_in(
     Ok((genesis, record))
 }
 
-/// What the commit thread does in the real world, where there are no threads.
+/// Syncs the log where no thread does: in a simulation.
 async fn drive_syncs(replica: Arc<Replica>, mut random: StdRng, every_max: Duration) {
     loop {
         tokio::time::sleep(every_max.mul_f64(random.random_range(0.1..=1.0))).await;

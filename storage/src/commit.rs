@@ -100,7 +100,6 @@ pub struct CommitLoop {
     shared: Arc<Shared>,
     durability: Durability,
     thread: Mutex<Option<JoinHandle<()>>>,
-    planted: Planted,
 }
 
 impl CommitLoop {
@@ -126,7 +125,7 @@ impl CommitLoop {
             fatal,
             planted,
         });
-        let commit_loop = CommitLoop { shared, durability, thread: Mutex::new(None), planted };
+        let commit_loop = CommitLoop { shared, durability, thread: Mutex::new(None) };
         let shared = commit_loop.shared.clone();
         let builder = std::thread::Builder::new().name("commit".to_owned());
         *commit_loop.thread.lock() = match durability {
@@ -155,7 +154,7 @@ impl CommitLoop {
     /// Runs `callback` when every write that returned before this call is as durable as the mode promises; on the commit thread, on this one
     /// where there is none. After a failed sync the callback is dropped.
     pub fn on_durable(&self, callback: Callback) {
-        if self.planted.is(Bug::AcknowledgeBeforeSync) {
+        if self.shared.planted.is(Bug::AcknowledgeBeforeSync) {
             return callback();
         }
         match self.durability {

@@ -11,7 +11,7 @@
 //! - [`identity`]: who this replica is, and when it has to become somebody new.
 //! - [`commit`]: group durability, and the high-water mark that reveals lost writes.
 //! - [`hints`], [`buckets`]: what is owed to unreachable replicas; which table id means which bucket.
-//! - [`leaves`]: what has changed since it was last compared with other replicas.
+//! - [`leaves`]: what has changed since it was last compared with other replicas. [`floors`]: up to when its deletes may be forgotten.
 //! - [`replica`]: the one place where a write is led or applied.
 //! - [`planted`]: bugs that tests plant, to see that they are found.
 //!

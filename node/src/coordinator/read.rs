@@ -329,7 +329,7 @@ impl Coordinator {
     }
 }
 
-/// Up to where all replicas had every write when the first of them answered: what the answers do not know of that is deleted and forgotten.
+/// The highest purge floor among the answers: a write at or below it that no answer knows was deleted and forgotten.
 fn forgotten(answers: &[Option<Answer>]) -> u64 {
     let floors = answers.iter().flatten().filter_map(|answer| match answer {
         Answer::State(_, read_at) => Some(read_at.floor),

@@ -10,6 +10,9 @@ use starling_storage::Files;
 /// The record of the cluster's foundation.
 pub const GENESIS_FILE: &str = "GENESIS";
 
+/// The first byte of the record.
+const VERSION: u8 = 1;
+
 /// What was agreed on when the cluster was founded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
@@ -33,6 +36,14 @@ pub enum RecordError {
         "the record of the cluster's foundation is damaged: {0}; restore it from a backup, or empty the data directory: the node is then rebuilt from its peers"
     )]
     Damaged(String),
+    /// Another release wrote it.
+    #[error(
+        "the record of the cluster's foundation is of version {version}; this release reads version {VERSION}: use the release that wrote it"
+    )]
+    Version {
+        /// Its version.
+        version: u8,
+    },
     /// The seeds do not make a cluster.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
@@ -51,6 +62,12 @@ impl ClusterRecord {
         if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
             return Err(RecordError::Damaged("its checksum does not match".into()));
         }
+        let Some((version, body)) = body.split_first() else {
+            return Err(RecordError::Damaged("it is too short".into()));
+        };
+        if *version != VERSION {
+            return Err(RecordError::Version { version: *version });
+        }
         let decoded = starling_protocol::decode_header(body);
         decoded.map(Some).map_err(|error| RecordError::Damaged(error.to_string()))
     }
@@ -60,7 +77,7 @@ impl ClusterRecord {
     /// # Errors
     /// [`RecordError::Io`].
     pub fn store(&self, files: &dyn Files) -> Result<(), RecordError> {
-        let mut bytes = bytes::BytesMut::new();
+        let mut bytes = bytes::BytesMut::from(&[VERSION][..]);
         starling_protocol::encode_header(self, &mut bytes);
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -83,5 +100,36 @@ impl ClusterRecord {
         )?;
         let cluster_id = epoch.cluster_id();
         Ok((epoch, secret, cluster_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_storage::{Files, MemoryFiles};
+
+    use super::{ClusterRecord, GENESIS_FILE, RecordError};
+
+    #[test]
+    fn a_record_comes_back_and_another_version_or_a_damaged_one_is_refused() {
+        let files = MemoryFiles::new();
+        let record = ClusterRecord { candidates: Vec::new(), slot_bits: 12, keyspaces: Vec::new() };
+        record.store(&files).expect("memory takes it");
+        let found = ClusterRecord::load(&files).expect("it was just stored");
+        assert_eq!(found, Some(record));
+        let stored = files.read(GENESIS_FILE).expect("memory gives it").expect("it was stored");
+
+        let mut newer = stored[..stored.len() - 4].to_vec();
+        newer[0] = 2;
+        newer.extend_from_slice(&crc32c::crc32c(&newer).to_le_bytes());
+        files.replace(GENESIS_FILE, &newer).expect("memory takes it");
+        assert!(matches!(ClusterRecord::load(&files), Err(RecordError::Version { version: 2 })));
+
+        for at in 0..stored.len() {
+            let mut damaged = stored.clone();
+            damaged[at] ^= 1;
+            files.replace(GENESIS_FILE, &damaged).expect("memory takes it");
+            let refused = ClusterRecord::load(&files);
+            assert!(matches!(refused, Err(RecordError::Damaged(_))), "byte {at}: {refused:?}");
+        }
     }
 }

@@ -3,7 +3,6 @@
 //! It reads and counts; it changes nothing. A digest scans on the pool for blocking work.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +23,6 @@ pub struct Source {
     serving: Arc<OnceLock<Arc<Serving>>>,
     genesis: Arc<Genesis>,
     blocking: Blocking,
-    data_dir: Option<PathBuf>,
 }
 
 /// What a node holds of a bucket, in a form that two nodes can compare.
@@ -59,16 +57,14 @@ pub enum DigestError {
 }
 
 impl Source {
-    /// Views of a node whose cluster exists once `serving` is set, and which keeps its data in
-    /// `data_dir`, unless that is in memory.
+    /// Views of a node whose cluster exists once `serving` is set.
     #[must_use]
     pub fn new(
         serving: Arc<OnceLock<Arc<Serving>>>,
         genesis: Arc<Genesis>,
         blocking: Blocking,
-        data_dir: Option<PathBuf>,
     ) -> Self {
-        Self { serving, genesis, blocking, data_dir }
+        Self { serving, genesis, blocking }
     }
 
     /// The cluster as the node sees it now.
@@ -86,17 +82,10 @@ impl Source {
         overview
     }
 
-    /// How much the store holds, and the bytes free on the disk beneath it, where there is one.
-    /// `None` before there is a cluster.
-    pub async fn storage(&self) -> Option<(StoreStatistics, Option<u64>)> {
+    /// How much the store holds; `None` before there is a cluster.
+    pub async fn storage(&self) -> Option<StoreStatistics> {
         let replica = self.serving.get()?.replica.clone();
-        let directory = self.data_dir.clone();
-        let look = move || {
-            let disk = directory.and_then(|directory| rustix::fs::statvfs(&*directory).ok());
-            let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-            (replica.store().statistics(), free)
-        };
-        Some(self.blocking.run(look).await)
+        Some(self.blocking.run(move || replica.store().statistics()).await)
     }
 
     /// Scans what the node holds of the bucket `name`.

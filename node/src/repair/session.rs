@@ -47,7 +47,7 @@ struct Session<'a> {
     is_whole: bool,
     /// Whether this replica lost writes and the peer did not: what is deleted there is deleted.
     drops_deleted: bool,
-    /// Every write up to here that either holds at the beginning is at both in the end.
+    /// If the session succeeds, both ends hold every write that was minted up to here.
     through: u64,
     /// The peer refused a state for good: the two do not agree.
     refused: AtomicBool,
