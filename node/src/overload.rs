@@ -4,7 +4,7 @@
 //! waiting for half of the time it has. Begun all the same, it would end as a timeout, of whose outcome nobody knows, and cost
 //! what the others need.
 //!
-//! Half of either limit is for whoever comes first. The other half is shared equally by the connections that sent something lately, and
+//! Three quarters of either limit are for whoever comes first. The last quarter is shared equally by the connections that sent something lately, and
 //! one more: so a connection that floods, or many of them, never use up the share of one that does not, and of one that comes next. A
 //! peer's connection counts as one, for all the writes that it forwards.
 //!
@@ -21,8 +21,10 @@ use crate::time::now;
 
 /// Charged per request on top of its bytes: its task, its counters, its frames.
 const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
-/// So many requests are never too many, however slow a node seems; of one connection alone, half as many.
+/// So many requests are never too many, however slow a node seems; of one connection alone, three quarters of them.
 const QUEUE_MIN: usize = 1024;
+/// One part in so many is shared equally, and not for whoever comes first.
+const SHARED_PART: usize = 4;
 /// A connection has sent something lately if it did so in this period or the one before.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How long completed requests are counted for one figure of their rate.
@@ -211,7 +213,7 @@ impl Account {
     /// Whether all together may use `all` of `limit`, if this is for a request that needs `request` of it and the `others` of its connection
     /// have theirs. The only request of a connection may need all there is.
     fn fits(&self, limit: usize, all: usize, others: usize, request: usize) -> bool {
-        let shared = limit / 2;
+        let shared = limit / SHARED_PART;
         let share = shared / (self.active.count() + 1);
         all <= limit && (all <= limit - shared || others + request <= share || others == 0)
     }
@@ -358,10 +360,12 @@ mod tests {
         pace.in_time(begin, 0, BUDGET / 2);
         assert_eq!(pace.in_time(begin + COUNTED_FOR, 0, BUDGET / 2), 0);
         let node = InFlight::new(usize::MAX);
-        *node.account.pace.lock() = pace;
+        let still = || *node.account.pace.lock() = Pace { since: pace.since, per_s: pace.per_s };
+        still();
         let alone = flood(&node.connection(), QUEUE_MIN);
-        assert_eq!(alone.len(), QUEUE_MIN / 2, "of one connection half as many");
+        assert_eq!(alone.len(), QUEUE_MIN / 4 * 3, "of one connection three quarters");
         drop(alone);
+        still();
         let connections: Vec<_> = (0..QUEUE_MIN).map(|_| node.connection()).collect();
         let admitted: Vec<_> = connections.iter().map(|one| one.admit(1, BUDGET)).collect();
         assert!(admitted.iter().all(Result::is_ok));
@@ -377,14 +381,14 @@ mod tests {
         *node.account.pace.lock() = Pace { since: Some((never_again, 0)), per_s: Some(20_000.0) };
         let (one, other, steady) = (node.connection(), node.connection(), node.connection());
         let first = flood(&one, usize::MAX);
-        assert_eq!(first.len(), 10_000, "half of what a second completes");
+        assert_eq!(first.len(), 15_000, "three quarters of what a second completes");
         let second = flood(&other, usize::MAX);
-        assert_eq!(second.len(), 3_333, "a third of the other half: one more may come");
-        assert_eq!(flood(&steady, usize::MAX).len(), 2_500, "a quarter of it");
+        assert_eq!(second.len(), 1_666, "a third of the rest: one more may come");
+        assert_eq!(flood(&steady, usize::MAX).len(), 1_250, "a quarter of it");
         drop(second);
         assert_eq!(
             flood(&other, usize::MAX).len(),
-            2_500,
+            1_250,
             "the same, as long as the others are there"
         );
         drop(first);
@@ -412,7 +416,7 @@ mod tests {
         let shares = flood(&greedy, 200);
         let held: Vec<_> = shares.iter().map(Share::hold).collect();
         let found = held.iter().filter(|held| held.take(512 << 10)).count();
-        assert_eq!(found, 63, "half, with the requests themselves");
+        assert_eq!(found, 95, "three quarters, with the requests themselves");
         assert!(held[199].was_refused() && !held[0].was_refused());
         let beside = other.admit(1, BUDGET).expect("there is room");
         assert!(beside.hold().take(8 << 20), "for something large as well");
@@ -447,8 +451,8 @@ mod tests {
             connections.iter().for_each(|one| drop(flood(one, 1)));
             let held: Vec<_> = connections.iter().map(|one| flood(one, usize::MAX)).collect();
             assert!(held.iter().all(|shares| !shares.is_empty()));
-            let newcomer = flood(&node.connection(), 8);
-            assert_eq!(newcomer.len(), 8, "beside {floods} floods");
+            let newcomer = flood(&node.connection(), 4);
+            assert_eq!(newcomer.len(), 4, "beside {floods} floods");
         }
     }
 }
