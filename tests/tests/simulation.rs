@@ -10,6 +10,7 @@ use starling_tests::sim::Summary;
 const SEEDS: &[u64] = &[1, 2, 3, 9, 11, 12, 17, 42, 44, 71, 238];
 /// Bugs that take many seeds; `make sim ARGS="--bug all"` has the time for them.
 const SLOWLY_FOUND: &[Bug] = &[
+    Bug::AnswerBeforeRepair,
     Bug::NotCachedIsAbsent,
     Bug::TakeLateEnvelopes,
     Bug::FloorWithoutAgreement,

@@ -22,7 +22,7 @@ use crate::time::now;
 const ASK_EVERY: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node that comes back waits for what its peers remember of it.
-const REMEMBERED_WITHIN: Duration = Duration::from_secs(1);
+const REMEMBERED_WITHIN: Duration = Duration::from_millis(300);
 /// How often a node that waits says for whom.
 const REMIND_EVERY: Duration = Duration::from_secs(5);
 
