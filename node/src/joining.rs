@@ -22,7 +22,8 @@ use crate::internode::Links;
 use crate::internode::links::LinkContext;
 use crate::local::Local;
 use crate::membership::{
-    ClusterRecord, Driver, Found, Genesis, LinkEvent, LivenessTable, PeerEvent,
+    ClusterRecord, Driver, Found, Genesis, GenesisFailure, LinkEvent, LivenessTable, PeerEvent,
+    RecordError,
 };
 use crate::native::Serving;
 use crate::opening::{OpenedNode, StartError, other_secret};
@@ -63,7 +64,11 @@ impl Joining {
         let began = now();
         let secret = self.config.secret()?;
         let path = self.config.data_dir.clone();
-        let bad_record = |source| StartError::Record { path: path.clone(), source };
+        let bad_record = |source| match source {
+            // The seeds' fault, not that of anything in the directory.
+            RecordError::Genesis(error) => GenesisFailure::from(error).into(),
+            source => StartError::Record { path: path.clone(), source },
+        };
         let (record, how) = match known {
             Some(record) => (record, "rejoined"),
             None => {
@@ -108,10 +113,12 @@ impl Joining {
             ring,
             secret,
         });
+        let data_dir = std::path::absolute(&self.config.data_dir);
+        let data_dir = data_dir.unwrap_or_else(|_| self.config.data_dir.clone());
         self.serve(&local);
         let took_ms =
             u64::try_from(now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
-        info!(cluster = %local.cluster_name, %cluster_id, %host_id, members = local.ring.members().len(), took_ms, "{how} {}", local.cluster_name);
+        info!(cluster = %local.cluster_name, %cluster_id, %host_id, members = local.ring.members().len(), took_ms, data_dir = %data_dir.display(), pid = std::process::id(), "{how} {}", local.cluster_name);
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use crate::internode::server::Answering;
 use crate::joining::Joining;
 use crate::membership::{ClusterRecord, Genesis, GenesisFailure, PeerEvent};
 use crate::native::{self, Service, Serving};
-use crate::opening::{OpenedNode, Ports, StartError, bind, candidate, check_unchanged, open};
+use crate::opening::{OpenedNode, Ports, StartError, bind, candidate, check_place, open};
 use crate::overload::InFlight;
 use crate::seams::Seams;
 use crate::time::now;
@@ -218,12 +218,10 @@ fn way_in(
     let is_new = opened.identity.cluster_id().is_none();
     let genesis = Genesis::new(candidate, &seeds, seams.network.clone(), is_new);
     let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
-    let record = ClusterRecord::load(opened.files.as_ref())
-        .map_err(|source| StartError::Record { path: config.data_dir.clone(), source })?;
-    if let Some(record) = &record {
-        check_unchanged(config, opened.identity.host_id(), record)?;
+    if let Some(record) = &opened.record {
+        check_place(config, opened.identity.host_id(), record)?;
     }
-    Ok((genesis, record))
+    Ok((genesis, opened.record.clone()))
 }
 
 /// Syncs the log where no thread does: in a simulation.

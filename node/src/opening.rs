@@ -1,11 +1,13 @@
 //! What a node opens before it meets others: its data and its ports. And why a start may fail.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use starling_ring::{Candidate, HostId, Keyspace, SlotGrid};
+use starling_storage::identity::IDENTITY_FILE;
 use starling_storage::replica::OpenError;
 use starling_storage::{
     Durability, Files, HintLimits, Identity, IdentityError, Replica, ReplicaConfig, ReplicaLimits,
@@ -44,9 +46,7 @@ pub enum StartError {
         source: OpenError,
     },
     /// A port cannot be bound.
-    #[error(
-        "cannot listen on {address} ({purpose}): {source}; stop the process that has the port, or set {key} to another address"
-    )]
+    #[error("cannot listen on {address} ({purpose}): {}", unbound(*address, key, source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -56,6 +56,14 @@ pub enum StartError {
         key: &'static str,
         /// The operating system's words.
         source: std::io::Error,
+    },
+    /// The directory is not new, and nobody knows whose it was.
+    #[error(
+        "the data directory {} has a store but no {IDENTITY_FILE}; restore the file from a backup, or empty the directory to rebuild this node from its peers", path.display()
+    )]
+    NoIdentity {
+        /// The data directory.
+        path: PathBuf,
     },
     /// The cluster's record cannot be used.
     #[error("in data_dir, {}: {source}", path.display())]
@@ -70,7 +78,7 @@ pub enum StartError {
     Genesis(#[from] GenesisFailure),
     /// The configuration differs from what the cluster was founded with.
     #[error(
-        "{key} is {found}; this cluster was founded with {founded}, which cannot change: restore it, or set data_dir to another directory"
+        "{key} is {found}; this cluster was founded with {founded}, which cannot change; restore it, or set data_dir to another directory"
     )]
     Changed {
         /// The configuration key.
@@ -80,9 +88,17 @@ pub enum StartError {
         /// What it has to be.
         founded: String,
     },
+    /// The configuration has a keyspace that the cluster was not founded with.
+    #[error(
+        "keyspace {name:?} was not there when the cluster was founded, and none can be added yet; remove keyspaces.{name}, or set data_dir to another directory"
+    )]
+    AddedKeyspace {
+        /// The keyspace.
+        name: String,
+    },
     /// The data directory belongs to another member, or to a member of another cluster.
     #[error(
-        "the data directory {} belongs to the node at {founded} ({purpose}), not to one at {found}: set data_dir to this node's own directory, or restore {key}", path.display()
+        "the data directory {} belongs to the node at {founded} ({purpose}), not to one at {found}; set data_dir to this node's own directory, or restore {key}", path.display()
     )]
     OtherNode {
         /// The data directory.
@@ -98,7 +114,7 @@ pub enum StartError {
     },
     /// The data directory holds the record of a cluster that this node did not found.
     #[error(
-        "the data directory {} belongs to a cluster of which {host_id}, the node in it, is no member: restore it from a backup, or set data_dir to another directory", path.display()
+        "the data directory {} belongs to a cluster of which {host_id}, the node in it, is no member; restore it from a backup, or set data_dir to another directory", path.display()
     )]
     NotAMember {
         /// The data directory.
@@ -119,6 +135,25 @@ pub(crate) struct OpenedNode {
     pub(crate) replica: Arc<Replica>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) files: Arc<dyn Files>,
+    /// Of the cluster, if this node has been there before.
+    pub(crate) record: Option<ClusterRecord>,
+}
+
+/// What keeps a port from being bound, and the way out.
+fn unbound(address: SocketAddr, key: &str, source: &std::io::Error) -> String {
+    let ip = address.ip();
+    match source.kind() {
+        ErrorKind::AddrNotAvailable if key == "listen.admin" => {
+            format!("{ip} is no address of this machine; set {key} to one that is")
+        }
+        ErrorKind::AddrNotAvailable => format!(
+            "{ip} is no address of this machine; set listen.address to one that is, and the same in seeds"
+        ),
+        ErrorKind::AddrInUse => {
+            format!("{source}; stop the process that has the port, or set {key} to another port")
+        }
+        _ => format!("{source}; set {key} to another port"),
+    }
 }
 
 /// Opens the data, and learns who this node is. The process that had the data before may still be ending: a
@@ -144,6 +179,17 @@ pub(crate) async fn open(config: &Config, seams: &Seams) -> Result<OpenedNode, S
 
 fn open_blocking(config: &Config, world: &Seams) -> Result<OpenedNode, StartError> {
     let (store, files) = data::open(config, world)?;
+    let path = &config.data_dir;
+    let record = ClusterRecord::load(files.as_ref())
+        .map_err(|source| StartError::Record { path: path.clone(), source })?;
+    // Before anything is read by it, or written.
+    if let Some(record) = &record {
+        check_unchanged(config, record)?;
+    }
+    let is_used = record.is_some() || store.latest_sequence() > 0;
+    if is_used && matches!(files.read(IDENTITY_FILE), Ok(None)) {
+        return Err(StartError::NoIdentity { path: path.clone() });
+    }
     let random = Box::new(world.random(1));
     let identity =
         Arc::new(Identity::open_or_create(files.clone(), &world.boot_id, random, world.planted)?);
@@ -170,13 +216,12 @@ fn open_blocking(config: &Config, world: &Seams) -> Result<OpenedNode, StartErro
         fatal: Box::new(move |reason| fatal(reason)),
         planted: world.planted,
     });
-    let path = &config.data_dir;
     let replica = replica.map_err(|source| StartError::Replica { path: path.clone(), source })?;
     for change in &replica.report().actor_changes {
         warn!(reason = %change, "this node writes under a new actor");
         crate::metrics::observe_actor_change(*change);
     }
-    Ok(OpenedNode { replica: Arc::new(replica), identity, files })
+    Ok(OpenedNode { replica: Arc::new(replica), identity, files, record })
 }
 
 /// A node's bound ports.
@@ -215,12 +260,8 @@ pub(crate) fn candidate(config: &Config, identity: &Identity) -> Candidate {
     }
 }
 
-/// What the cluster was founded with cannot change, nor which of its members this is.
-pub(crate) fn check_unchanged(
-    config: &Config,
-    host_id: HostId,
-    record: &ClusterRecord,
-) -> Result<(), StartError> {
+/// What the cluster was founded with cannot change.
+fn check_unchanged(config: &Config, record: &ClusterRecord) -> Result<(), StartError> {
     let changed = |key: String, found, founded| StartError::Changed { key, found, founded };
     if config.slot_bits != record.slot_bits {
         let (found, founded) = (config.slot_bits.to_string(), record.slot_bits.to_string());
@@ -229,6 +270,9 @@ pub(crate) fn check_unchanged(
     for Keyspace { name, .. } in config.keyspaces.iter().chain(&record.keyspaces) {
         let (found, founded) =
             (keyspace(name, &config.keyspaces), keyspace(name, &record.keyspaces));
+        if !record.keyspaces.iter().any(|keyspace| keyspace.name == *name) {
+            return Err(StartError::AddedKeyspace { name: name.clone() });
+        }
         if found != founded {
             return Err(changed(format!("keyspaces.{name}"), found, founded));
         }
@@ -238,7 +282,7 @@ pub(crate) fn check_unchanged(
         let found = format!("{:?}", config.cluster_name);
         return Err(changed("cluster_name".to_owned(), found, "another name".to_owned()));
     }
-    check_place(config, host_id, record)
+    Ok(())
 }
 
 fn keyspace(name: &str, among: &[Keyspace]) -> String {
@@ -247,7 +291,11 @@ fn keyspace(name: &str, among: &[Keyspace]) -> String {
 }
 
 /// Members find one another where the record says, so that a node anywhere else would be alone.
-fn check_place(config: &Config, host_id: HostId, record: &ClusterRecord) -> Result<(), StartError> {
+pub(crate) fn check_place(
+    config: &Config,
+    host_id: HostId,
+    record: &ClusterRecord,
+) -> Result<(), StartError> {
     let path = || config.data_dir.clone();
     let founder = record.candidates.iter().find(|founder| founder.host_id == host_id);
     let founder = founder.ok_or_else(|| StartError::NotAMember { path: path(), host_id })?;

@@ -164,7 +164,10 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     assert_eq!(config.data_dir, PathBuf::from("C:\\odd \"name"));
     assert_eq!(
         config.warnings,
-        ["the environment variable STARLING_PORT_9050_TCP is no key and is ignored"]
+        [
+            "the environment variable STARLING_PORT_9050_TCP is no key and is ignored",
+            "no keyspace is declared: nothing can be stored, and none can be added later",
+        ]
     );
 
     let flags = Overrides::default().with("keyspaces.demo.replication", "2");
@@ -336,6 +339,19 @@ error[S005] config: `keyspaces.shop.replication` is missing
 }
 
 #[test]
+fn graces_are_of_keyspaces_that_there_are() {
+    let with = |graces: &str| {
+        parse(&format!("{SEEDS}gc_grace = {graces}\n[keyspaces.shop]\nreplication = 1\n"))
+    };
+    let config = with("{ \"shop.carts\" = \"10s\" }").expect("the keyspace is declared");
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let message = with("{ \"shpo.carts\" = \"10s\" }").expect_err("a mistake");
+    for part in ["[S005]", "node.toml:2:12", "\"shpo.carts\"", "buckets of: shop"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
 fn flags_and_variables_are_named_in_messages() {
     let flag = Overrides::default().with("limits.value_max", "1GiB");
     assert_eq!(
@@ -353,61 +369,18 @@ fn flags_and_variables_are_named_in_messages() {
     };
     let message = parse_with(SEEDS, &misspelt).expect_err("a mistake");
     assert!(message.contains("environment variable STARLING_SLOTBITS"), "{message}");
-    assert!(message.contains("did you mean `slot_bits`?"), "{message}");
+    for (name, advice) in [
+        ("STARLING_SLOTBITS", "did you mean STARLING_SLOT_BITS?"),
+        ("STARLING_LIMITS_VALUE_MX", "did you mean STARLING_LIMITS_VALUE_MAX?"),
+        ("STARLING_KEYSPACES_SHOP_REPLICATION", "set keyspaces in the file, or with --set"),
+    ] {
+        let environment = vec![(name.to_owned(), "3".to_owned())];
+        let wrong = Overrides { environment, flags: Vec::new() };
+        let message = parse_with(SEEDS, &wrong).expect_err("a mistake");
+        assert!(message.contains(advice) && message.contains(name), "{message}");
+    }
     let unknown = Overrides::default().with("a b.c\n", "1");
     assert!(parse_with(SEEDS, &unknown).expect_err("a mistake").contains("unknown key"));
-}
-
-/// What `check` says of a file.
-fn checked(dir: &Path, text: &str) -> Result<Config, String> {
-    let path = dir.join("node.toml");
-    fs::write(&path, text).expect("written");
-    let checked = Config::check(&path, &Overrides::default());
-    checked.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "node.toml"))
-}
-
-#[test]
-fn what_could_not_found_a_cluster_is_told_before_the_start() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let two = "seeds = [\"127.0.0.1:7000\", \"127.0.0.2:7000\"]\n";
-    for (seeds, replication, needs) in [
-        (SEEDS, "1", None),
-        (SEEDS, "3", Some("needs 3 nodes, `seeds` names 1")),
-        (two, "2", None),
-        (two, "3", Some("needs 3 nodes, `seeds` names 2")),
-        (two, "{ dc1 = 1, dc2 = 1 }", None),
-        (two, "{ dc1 = 1, dc2 = 2 }", Some("needs 3 nodes, `seeds` names 2")),
-    ] {
-        let text = format!("{seeds}[keyspaces.shop]\nreplication = {replication}\n");
-        assert!(parse(&text).is_ok(), "a node of a cluster that exists may start with it");
-        match (checked(dir.path(), &text), needs) {
-            (Ok(_), None) => {}
-            (Err(message), Some(needs)) => {
-                assert!(message.contains(needs) && message.contains("[S005]"), "{message}");
-                assert!(message.contains("node.toml:3:15"), "{message}");
-            }
-            (found, needs) => panic!("{text}: {found:?} instead of {needs:?}"),
-        }
-    }
-}
-
-#[test]
-fn a_secret_file_that_cannot_be_used_is_told_with_key_and_line() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let secret = dir.path().join("secret");
-    let text = format!("{SEEDS}secret_file = {secret:?}\n");
-    let message = checked(dir.path(), &text).expect_err("there is no such file");
-    for part in ["[S006]", "`secret_file`", "node.toml:2:15", "cannot be read", "openssl rand"] {
-        assert!(message.contains(part), "{part} is not in {message}");
-    }
-    fs::write(&secret, "0aF1".repeat(16)).expect("written");
-    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).expect("set");
-    mode(0o644);
-    let message = checked(dir.path(), &text).expect_err("others may read it");
-    assert!(message.contains("mode 644") && message.contains("chmod 600"), "{message}");
-    assert!(!message.contains("0aF1"), "a secret is never shown: {message}");
-    mode(0o600);
-    assert!(checked(dir.path(), &text).is_ok());
 }
 
 #[test]

@@ -39,16 +39,16 @@ impl fmt::Debug for TokenKey {
 #[non_exhaustive]
 pub enum TokenError {
     /// Too short to be a token.
-    #[error("the context is cut short")]
+    #[error("it is not a context (or only a part of one)")]
     Truncated,
     /// Made by a newer version, or no token at all.
-    #[error("unknown context version {0}")]
+    #[error("it is not a context, or of another release (version {0})")]
     UnknownVersion(u8),
     /// Handed out for another key or another bucket.
     #[error("the context belongs to another key")]
     OtherKey,
     /// Changed, invented, or sealed by another cluster.
-    #[error("the context was not made by this cluster")]
+    #[error("the context was not made by this cluster, or is not whole")]
     Forged,
     /// Rightly sealed, yet unreadable: the sealer is broken.
     #[error("the sealed context is malformed: {0}")]

@@ -90,10 +90,48 @@ async fn a_port_in_use_is_named_with_its_key() {
         let taken = TcpListener::bind(address).expect("the node is stopped");
         let config = node.config.clone();
         let path = node.cluster.node(1).config_path();
-        let told = [&address.to_string(), key, "in use", &path.display().to_string()];
+        let told =
+            [&address.to_string(), key, "in use", "to another port", &path.display().to_string()];
         node.refused(key, &config, &told).await;
         drop(taken);
         node.assert_unharmed(key).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_named() {
+    let mut cluster = Cluster::builder().nodes(1).prepare();
+    let node = cluster.node(1);
+    let text = fs::read_to_string(node.config_path()).expect("it was written");
+    // TEST-NET-1, which no machine has.
+    let (own, other) = (node.internode_address().ip().to_string(), "192.0.2.1");
+    let lines = text.lines().map(|line| match line.contains("admin") || line.contains("dir") {
+        true => line.to_owned(),
+        false => line.replace(&own, other),
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    fs::write(node.config_path(), format!("insecure = true\n{text}\n")).expect("it is writable");
+    node.start();
+    assert_eq!(node.exit(REFUSED_WITHIN).await.code(), Some(1), "{}", node.log());
+    let said = node.log();
+    for part in [
+        "192.0.2.1 is no address of this machine",
+        "  try     set listen.address to one that is, and the same in seeds",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_names_its_directory_and_its_process() {
+    let mut node = Stopped::founded(Cluster::builder()).await;
+    let data_dir = node.cluster.node(1).data_dir();
+    node.assert_unharmed("a stop").await;
+    let log = node.cluster.node(1).log();
+    for how in ["created test", "rejoined test"] {
+        let line = log.lines().find(|line| line.contains(how)).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains(&format!("data_dir={}", data_dir.display())), "{line}");
+        assert!(line.contains("pid="), "{line}");
     }
 }
 
@@ -215,8 +253,12 @@ async fn a_data_directory_without_its_identity_is_refused() {
     let (config, data_dir) = (node.config.clone(), node.cluster.node(1).data_dir());
     let (path, away) = (data_dir.join("IDENTITY"), node.file("away"));
     fs::rename(&path, &away).expect("it is there");
-    let told = [&data_dir.display().to_string(), "another identity", "data_dir"];
-    node.refused("no identity", &config, &told).await;
+    let told =
+        [&data_dir.display().to_string(), "has a store but no IDENTITY", "  try     restore"];
+    for start in ["the first", "the next"] {
+        node.refused(start, &config, &told).await;
+        assert!(!path.exists(), "{start} start makes none");
+    }
     fs::rename(&away, &path).expect("the folder can be written");
     node.assert_unharmed("no identity").await;
 }
@@ -247,9 +289,13 @@ async fn what_the_cluster_was_founded_with_cannot_change() {
     let lww = format!("{}keyspaces.demo.buckets.last = \"lww\"\n", node.config);
     let none = node.with("keyspaces.demo.", "keyspaces.shop.");
     for (what, config, told) in [
-        ("the slots", node.with("slot_bits = 8", "slot_bits = 9"), &["slot_bits", "9", "8"][..]),
+        (
+            "the slots",
+            node.with("slot_bits = 8", "slot_bits = 9"),
+            &["slot_bits is 9", "founded with 8"][..],
+        ),
         ("the name", node.with("\"test\"", "\"other\""), &["cluster_name", "other"]),
-        ("one keyspace more", added, &["keyspaces.shop"]),
+        ("one keyspace more", added, &["keyspace \"shop\" was not there when", "  try     remove"]),
         ("another bucket", lww, &["keyspaces.demo", "lww"]),
         ("another keyspace", none, &["keyspaces"]),
     ] {

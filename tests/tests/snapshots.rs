@@ -173,6 +173,7 @@ async fn what_cannot_be_restored_is_refused() {
     assert_eq!(again.status.code(), Some(10), "{}", text(&again));
     assert!(text(&again).contains("there is a snapshot \"one\" already"), "{}", text(&again));
     let astray = starling(&["snapshot", "create", "--node", &node, "--name", "../one"]);
+    assert_eq!(astray.status.code(), Some(2), "{}", text(&astray));
     assert!(text(&astray).contains("cannot name a snapshot"), "{}", text(&astray));
     let listed = starling(&["snapshot", "list", "--node", &node]);
     assert!(text(&listed).contains(snapshot.to_str().expect("it is text")), "{}", text(&listed));
@@ -189,22 +190,81 @@ async fn what_cannot_be_restored_is_refused() {
         let output = restore(&new, std::slice::from_ref(&copy));
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(why), "{}", text(&output));
+        assert!(text(&output).contains("nothing was done\n  try     "), "{}", text(&output));
         fs::remove_dir_all(&copy).expect("it is a directory of the test");
     };
     let manifest = |copy: &Path| copy.join("SNAPSHOT");
     let remove = |copy: &Path| fs::remove_file(manifest(copy)).expect("it is there");
-    refused(&remove, "never finished");
+    refused(&remove, "is no snapshot: it has no file SNAPSHOT");
     let cut = |copy: &Path| fs::write(manifest(copy), "{\"version\": 1").expect("it is writable");
     refused(&cut, "is damaged");
     let newer =
         |copy: &Path| fs::write(manifest(copy), "{\"version\": 9}").expect("it is writable");
     refused(&newer, "is of version 9");
+    let nobody = |copy: &Path| fs::rename(copy, copy.with_extension("away")).expect("it is there");
+    let nowhere = |copy: &Path| {
+        nobody(copy);
+        fs::create_dir(copy).expect("the name is free");
+    };
+    refused(&nowhere, "starling snapshot list");
+    let data_dir = |copy: &Path| {
+        fs::remove_file(manifest(copy)).expect("it is there");
+        fs::write(copy.join("IDENTITY"), "a node's").expect("it is writable");
+    };
+    refused(&data_dir, "it is a node's data directory");
     let lost = |copy: &Path| fs::remove_dir_all(copy.join("store")).expect("it is there");
     refused(&lost, "cannot open the store");
     assert!(
         restore(&new, std::slice::from_ref(&snapshot)).status.success(),
         "the copy was at fault"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_that_is_missing_or_given_twice_is_named() {
+    let mut old = started(3).await;
+    let client = old.client().await;
+    let bucket = client.bucket(BUCKET).await.expect("it is made on first use");
+    bucket.put("key", "value").await.expect("all nodes are up");
+    let shares = create(&mut old, "one");
+    let nodes = old.contact_points();
+    let new = started(1).await;
+    let [a, b, c] = [0, 1, 2].map(|index| shares[index].clone());
+    let missing = "these are missing";
+    for (from, told) in [
+        (vec![a.clone()], vec![missing, &nodes[1], &nodes[2]]),
+        (vec![a.clone(), c.clone()], vec![missing, &nodes[1]]),
+        (vec![a.clone(), b.clone(), c.clone(), b.clone()], vec!["more than once", &nodes[1]]),
+        (vec![b.clone(), b.clone()], vec![missing, &nodes[0], &nodes[2], "more than once"]),
+        (vec![new.folder().join("nosuch")], vec!["nosuch: No such file"]),
+    ] {
+        let output = restore(&new, &from);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        for part in told.into_iter().chain(["error[S402]", "nothing was done"]) {
+            assert!(text(&output).contains(part), "{part}: {}", text(&output));
+        }
+    }
+    let bucket = new.client().await.bucket(BUCKET).await.expect("it is made on first use");
+    assert_eq!(holds(&bucket, "key").await, BTreeSet::new(), "nothing was done");
+
+    let node = new.contact_points()[0].clone();
+    let one = a.to_str().expect("it is text");
+    let partial = ["snapshot", "restore", "--node", &node, "--partial", "--from", one];
+    let output = starling(&partial);
+    assert!(output.status.success() && text(&output).contains(missing), "{}", text(&output));
+
+    // As an older release made them.
+    for share in &shares {
+        let path = share.join("SNAPSHOT");
+        let record = fs::read(&path).expect("it is there");
+        let mut record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+        record.as_object_mut().expect("an object").remove("members").expect("they are in it");
+        fs::write(&path, record.to_string()).expect("it is writable");
+    }
+    let output = restore(&new, &[a]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("warning: an older release"), "{}", text(&output));
+    assert_eq!(holds(&bucket, "key").await, BTreeSet::from(["value".to_owned()]));
 }
 
 /// By then the client has asked another node, and the key may have been deleted since.

@@ -180,7 +180,7 @@ pub enum WireError {
         ahead_ms: u64,
     },
     /// Known, but not built yet.
-    #[error("not supported yet: {what}")]
+    #[error("{what} is not supported yet")]
     NotSupportedYet {
         /// What is not.
         what: String,
@@ -310,7 +310,9 @@ impl WireError {
             Self::TooManySiblings { .. } | Self::ObjectTooLarge { .. } => {
                 "read the key, and put with the context you got"
             }
-            Self::BadContext { .. } => "pass the context of a read or write of this very key",
+            Self::BadContext { .. } => {
+                "copy all of what a read or write of this very key printed as its context"
+            }
             Self::FloorNotMet => "retry, or read at a higher level",
             Self::ClockSkew { .. } => "check that the nodes' clocks are synchronised",
             Self::DiskFull => "free space on the nodes' disks, or lower disk_reserve",

@@ -39,7 +39,9 @@ pub enum Command {
     Config(ConfigCommand),
     /// Reads a key. Exit status: 0 found, 3 nothing there, 12 unreachable, 1 failed.
     Get(GetArgs),
-    /// Stores a value and prints its context. Exit status: 0 done, 1 surely not done, 4 outcome unknown, 12 unreachable.
+    /// Stores a value and prints its context.
+    ///
+    /// Exit status: 0 done, 1 surely not done, 4 outcome unknown, or done and the context not printed, 12 unreachable.
     Put(PutArgs),
     /// Deletes a key and prints the context. Exit status as of put.
     Delete(DeleteArgs),
@@ -168,7 +170,8 @@ pub enum SnapshotCommand {
     /// Restores snapshots into a running cluster, of whatever size.
     ///
     /// Give the snapshots of all nodes at once: what was acknowledged is in all of them together. Keys that the cluster has already are
-    /// joined with what is restored. It may be repeated, after an interruption above all. Exit status: 0 done, 1 or 4 do it again, 12 unreachable.
+    /// joined with what is restored. It may be repeated, after an interruption above all. Exit status: 0 done, 1 or 4 not (all) done,
+    /// 12 unreachable.
     Restore(SnapshotRestoreArgs),
 }
 
@@ -217,6 +220,9 @@ pub struct SnapshotRestoreArgs {
     /// Only this bucket, as keyspace.bucket; all of them by default.
     #[arg(long)]
     pub bucket: Option<String>,
+    /// Restore although the snapshots of some nodes are missing: what only those held is lost.
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// Which node to ask.

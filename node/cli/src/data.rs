@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use starling_client::{Bucket, CausalContext};
+use starling_client::{Bucket, CausalContext, WireError};
 
 use crate::args::{BucketArgs, DeleteArgs, GetArgs, PutArgs};
 use crate::failure::Failure;
@@ -93,8 +93,7 @@ pub async fn put(args: &PutArgs) -> Result<ExitCode, Failure> {
         }
         put.await?
     };
-    written(&args.bucket, &context);
-    Ok(exit::DONE)
+    written(&args.bucket, &context)
 }
 
 /// Deletes a key.
@@ -105,30 +104,38 @@ pub async fn delete(args: &DeleteArgs) -> Result<ExitCode, Failure> {
     if let Some(seen) = &seen {
         delete = delete.context(seen);
     }
-    written(&args.bucket, &delete.await?);
-    Ok(exit::DONE)
+    written(&args.bucket, &delete.await?)
 }
 
-fn written(args: &BucketArgs, context: &CausalContext) {
-    if args.json {
-        out::json(&Written { context: context.to_text() });
-    } else {
-        out::line(context.to_text());
-    }
+/// Prints the context of what is done, which stays done when that fails.
+fn written(args: &BucketArgs, context: &CausalContext) -> Result<ExitCode, Failure> {
+    let context = context.to_text();
+    let text = match args.json {
+        true => serde_json::to_string(&Written { context }).expect("plain data is always JSON"),
+        false => context,
+    };
+    out::try_line(text).map_err(|source| Failure::Unprinted { source })?;
+    Ok(exit::DONE)
 }
 
 async fn open(args: &BucketArgs) -> Result<Bucket, Failure> {
     let client = connect(&args.node).await?;
-    Ok(client.bucket(&args.bucket).await?)
+    match client.bucket(&args.bucket).await {
+        Err(error) if matches!(error.wire(), Some(WireError::UnknownKeyspace { .. })) => {
+            let keyspaces = client.topology().await?.keyspaces;
+            let known = keyspaces.into_iter().map(|keyspace| keyspace.name).collect();
+            Err(Failure::NoKeyspace { error, known })
+        }
+        opened => Ok(opened?),
+    }
 }
 
 fn context(text: &str) -> Result<CausalContext, Failure> {
     // Where it differs from base64 helps nobody: people copy contexts, and copy them in part.
-    CausalContext::from_text(text).map_err(|_| Failure::Usage {
-        problem: format!(
-            "{text:?} is no context: one has letters, digits, - and _ only, and is cut nowhere"
-        ),
-        advice: "pass all of what `put` printed, or of the \"context\" of `get --json`".to_owned(),
+    let context = CausalContext::from_text(text).ok().filter(|_| !text.is_empty());
+    context.ok_or_else(|| Failure::Usage {
+        problem: format!("{text:?} is not a context (or only a part of one)"),
+        advice: "copy all of what `put` printed, or of the \"context\" of `get --json`".to_owned(),
     })
 }
 

@@ -39,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Start(args) => start::run(&args),
-        Command::Demo(args) => block_on(false, demo::run(&args)),
+        Command::Demo(args) => block_on(args.json, demo::run(&args)),
         Command::Status(args) => block_on(args.json, status::status(&args)),
         Command::Health(args) => block_on(false, status::health(&args)),
         Command::Repair(command) => block_on(command.is_json(), repair::run(&command)),

@@ -20,6 +20,18 @@ pub fn raw(bytes: &[u8]) {
     finish(written);
 }
 
+/// Writes a line to standard output, or says why not, where that changes what has to be told.
+///
+/// # Errors
+/// What the system said; not that the reader has gone away.
+pub fn try_line(text: impl AsRef<str>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a value as one line of JSON to standard output.
 pub fn json(value: &impl Serialize) {
     line(serde_json::to_string(value).expect("plain data is always JSON"));

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use starling_client::{Bucket, Client, Error, SnapshotView};
 use starling_node::overview::Overview;
-use starling_node::snapshot::{Entry, Reading, SnapshotError};
+use starling_node::snapshot::{Entry, Reading, SnapshotError, check_name};
 use starling_node::time::now;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -44,6 +44,8 @@ pub async fn run(command: &SnapshotCommand) -> Result<ExitCode, Failure> {
 
 async fn create(args: &SnapshotCreateArgs) -> Result<ExitCode, Failure> {
     let name = args.name.clone().unwrap_or_else(name_of_now);
+    check_name(&name)
+        .map_err(|error| Failure::Usage { problem: error.to_string(), advice: error.advice() })?;
     let client = connect(&args.node).await?;
     let nodes = of_every_node(&client, move |client| {
         let name = name.clone();
@@ -120,6 +122,14 @@ fn show(nodes: &[NodeSnapshots], json: bool) -> ExitCode {
 async fn restore(args: &SnapshotRestoreArgs) -> Result<ExitCode, Failure> {
     let from = args.from.clone();
     let reading = blocking(move || Reading::open(&from)).await?;
+    match reading.check_whole() {
+        Ok(Some(())) => {}
+        Ok(None) => out::note(
+            "warning: an older release made these snapshots, which do not say of how many nodes the cluster was: see that all are given",
+        ),
+        Err(error) if args.partial => out::note(format!("warning: {error}")),
+        Err(error) => return Err(refused(&error)),
+    }
     let client = connect(&args.node).await?;
     let status = client.status().await?;
     if reading.is_of(status.cluster_id) {
@@ -179,7 +189,7 @@ async fn restore_bucket(
             entry = entries.recv(), if !is_over && flying.len() < IN_FLIGHT => match entry {
                 None => is_over = true,
                 Some(entry) => {
-                    let (bucket, Entry { key, state }) = (bucket.clone(), entry.map_err(failed)?);
+                    let (bucket, Entry { key, state }) = (bucket.clone(), entry.map_err(|error| broken_off(&error))?);
                     let bytes = (key.len() + state.len()) as u64;
                     flying.spawn(async move {
                         bucket.restore(key, state, RESTORED_WITHIN).await.map(|()| bytes)
@@ -203,9 +213,15 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.expect("reading a snapshot does not panic").map_err(failed)
+    done.expect("reading a snapshot does not panic").map_err(|error| refused(&error))
 }
 
-fn failed(error: SnapshotError) -> Failure {
-    Failure::Snapshot { problem: error.to_string() }
+/// Before anything was restored.
+fn refused(error: &SnapshotError) -> Failure {
+    Failure::Snapshot { problem: error.to_string(), advice: error.advice(), has_begun: false }
+}
+
+/// In the middle of it.
+fn broken_off(error: &SnapshotError) -> Failure {
+    Failure::Snapshot { problem: error.to_string(), advice: error.advice(), has_begun: true }
 }

@@ -172,15 +172,45 @@ fn failures_have_a_code_an_effect_and_an_exit_status() {
         let message = text(&output.stderr);
         assert!(message.contains(part), "{part} is not in {message}");
         assert!(!output.status.success());
+        assert!(!message.contains("safe to retry"), "it fails again: {message}");
     }
+    let nowhere = node.run(&["get", "--bucket", "nope.x", "k"]);
+    let said = "there is no keyspace \"nope\"; there are: demo";
+    assert!(text(&nowhere.stderr).contains(said), "{nowhere:?}");
+    let serial = node.run(&["get", "--bucket", "demo.x", "--consistency", "serial", "k"]);
+    let message = text(&serial.stderr);
+    assert_eq!(message.matches("not supported yet").count(), 1, "{message}");
     let cut = node.run(&["put", "--bucket", "demo.x", "--context", "no+context", "k", "v"]);
     assert_eq!(cut.status.code(), Some(2), "{cut:?}");
-    assert!(text(&cut.stderr).contains("\"no+context\" is no context"), "{cut:?}");
+    assert!(text(&cut.stderr).contains("\"no+context\" is not a context"), "{cut:?}");
+    let empty = node.run(&["put", "--bucket", "demo.x", "--context", "", "k", "v"]);
+    assert_eq!(empty.status.code(), Some(2), "{empty:?}");
     let unknown = json_of(&node.run(&["get", "--json", "--bucket", "nowhere.x", "k"]));
     assert_eq!(unknown["error"]["code"], "S204");
     let forged = node.run(&["put", "--bucket", "demo.x", "--context", "Zm9yZ2Vk", "k", "v"]);
     let message = text(&forged.stderr);
-    assert!(message.contains("error[S302]") && message.contains("effect"), "{message}");
+    assert!(message.contains("error[S302]") && message.contains("only a part"), "{message}");
+}
+
+#[test]
+fn a_write_whose_context_cannot_be_printed_is_said_to_be_done() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = TestNode::start(dir.path(), "127.0.92.6");
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    for (verb, rest) in
+        [("put", &["k", "v"][..]), ("put", &["k", "w", "--json"]), ("delete", &["k"])]
+    {
+        let mut write = command();
+        write.args([verb, "--node", &node.client, "--bucket", "demo.x"]).args(rest);
+        let output = write.stdout(full()).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let message = text(&output.stderr);
+        for part in ["error[S013]", "the write is done", "do not repeat it"] {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+        let found = node.run(&["get", "--bucket", "demo.x", "k"]);
+        assert_eq!(found.status.success(), verb == "put", "{found:?}");
+    }
 }
 
 #[test]
@@ -198,7 +228,11 @@ fn configurations_are_checked_shown_and_explained() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
     let production = samples.join("production.toml");
     let production = production.to_str().expect("text");
-    assert!(starling(&["config", "check", production]).status.success());
+    let empty = starling(&["config", "check", production]);
+    assert!(empty.status.success(), "{empty:?}");
+    assert!(text(&empty.stderr).starts_with("warning: no keyspace is declared"), "{empty:?}");
+    let missing = starling(&["config", "check", "/nowhere/node.toml"]);
+    assert!(!text(&missing.stderr).contains("--dev"), "{missing:?}");
     let dir = tempfile::tempdir().expect("a directory");
     let wrong = dir.path().join("wrong.toml");
     std::fs::write(&wrong, "sluster_name = \"x\"\n").expect("written");

@@ -49,6 +49,21 @@ fn a_node_killed_under_load_costs_nothing() {
 }
 
 #[test]
+fn a_terminated_demo_cleans_up() {
+    let mut child = demo("127.0.97").stdout(Stdio::piped()).spawn().expect("the demo runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let started = lines.next().expect("a first line").expect("text");
+    let started: Value = serde_json::from_str(&started).expect("JSON");
+    let terminated = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(terminated.expect("kill runs").success());
+    let last = lines.map(|line| line.expect("text")).last().expect("the failure");
+    assert!(last.contains("S951"), "{last}");
+    assert_eq!(child.wait().expect("it ends").code(), Some(1));
+    let data = started["data"].as_str().expect("a directory");
+    assert!(!std::path::Path::new(data).exists(), "temporary data is deleted");
+}
+
+#[test]
 fn killing_the_demo_leaves_no_node_behind() {
     let mut child = demo("127.0.96").stdout(Stdio::piped()).spawn().expect("the demo runs");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -80,8 +95,9 @@ fn a_port_in_use_is_named_before_anything_starts() {
     let taken = TcpListener::bind("127.0.98.2:7000").expect("a free port");
     let output = demo("127.0.98").output().expect("the demo runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("127.0.98.2:7000") && said.contains("--network"), "{said}");
-    assert!(output.stdout.is_empty(), "nothing was started");
+    let events = events(&output.stdout);
+    assert_eq!((events.len(), &events[0]["error"]["code"]), (1, &"S010".into()), "{events:?}");
     drop(taken);
 }

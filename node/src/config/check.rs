@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use starling_ring::Keyspace;
+use starling_ring::{Keyspace, ReplicationStrategy};
 
 use super::error::ConfigError;
 use super::source::{Layers, Overrides, Source};
@@ -30,6 +30,12 @@ impl Config {
         Ok(config)
     }
 
+    /// A datacenter that is to have copies, and is not this node's.
+    fn datacenter_without<'a>(&self, strategy: &'a ReplicationStrategy) -> Option<&'a str> {
+        let ReplicationStrategy::NetworkTopology { datacenters } = strategy else { return None };
+        datacenters.keys().map(String::as_str).find(|datacenter| *datacenter != self.datacenter)
+    }
+
     fn check_secret(&self, layers: &Layers) -> Result<(), ConfigError> {
         let Err(error) = self.secret() else { return Ok(()) };
         let found = layers.find(|written| &written.secret_file);
@@ -41,6 +47,19 @@ impl Config {
     fn check_replication(&self, layers: &Layers) -> Result<(), ConfigError> {
         let seeds = self.seeds.len();
         for Keyspace { name, strategy, .. } in &self.keyspaces {
+            if let (1, Some(datacenter)) = (seeds, self.datacenter_without(strategy)) {
+                let (source, span) = layers.replication(name);
+                return Err(ConfigError::conflict(
+                    source,
+                    span,
+                    format!(
+                        "`keyspaces.{name}.replication` needs nodes in {datacenter:?}, where none is: the cluster cannot be created"
+                    ),
+                    Some(format!("copies in {:?}, where the only seed is", self.datacenter)),
+                    "name all nodes in seeds, the same on each, or correct the datacenter"
+                        .to_owned(),
+                ));
+            }
             // Of datacenters it is not known here which seeds are there, only that no seed is in two.
             let wanted = strategy.replication_factor();
             if usize::from(wanted) <= seeds {

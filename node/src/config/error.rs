@@ -91,6 +91,17 @@ impl ConfigError {
         .into()
     }
 
+    /// A variable that is nearly, or cannot be, the name of a key.
+    pub(super) fn unknown_variable(source: &Source, name: &str, advice: String) -> Self {
+        Diagnostic {
+            code: "S003",
+            problem: format!("no key is set by the variable {name}"),
+            advice,
+            ..Diagnostic::at(source, None)
+        }
+        .into()
+    }
+
     pub(super) fn not_a_value(
         source: &Source,
         path: &[String],
@@ -206,7 +217,10 @@ impl fmt::Display for ConfigError {
             Self::Unreadable { path, source } => {
                 writeln!(f, "error[S001] config: {} cannot be read: {source}", path.display())?;
                 writeln!(f, "  effect  the node does not start")?;
-                write!(f, "  try     starling start --dev, or a file of config/")
+                write!(
+                    f,
+                    "  try     another path; config/single.toml and config/production.toml are there to copy"
+                )
             }
             Self::Invalid(diagnostic) => diagnostic.fmt(f),
         }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use starling_ring::Keyspace;
+
 use super::error::ConfigError;
 use super::file::{Maybe, Written};
 use super::keys::{self, Key};
@@ -25,6 +27,8 @@ const GIB: u64 = 1 << 30;
 pub(super) const NAME_LEN_MAX: usize = 48;
 /// What a request is charged beside its key and value: its header, its context, its task.
 const REQUEST_EXTRA_BYTES: u64 = 64 * KIB;
+const NO_KEYSPACE: &str =
+    "no keyspace is declared: nothing can be stored, and none can be added later";
 const SIZES: RangeInclusive<u64> = MIB..=(1 << 50);
 const SPANS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
@@ -79,6 +83,11 @@ pub(super) fn resolve(base: &Config, layers: &Layers) -> Result<Config, ConfigEr
     let bits = |bits: &u8| (4..=16).contains(bits);
     let (cache, memtable) = (base.block_cache_bytes, base.memtable_bytes);
     let (hints, repair) = (base.hints_bytes_max, base.repair_bytes_max);
+    let keyspaces = keyspaces(layers, &base.keyspaces)?;
+    let mut warnings = layers.warnings.clone();
+    if keyspaces.is_empty() {
+        warnings.push(NO_KEYSPACE.to_owned());
+    }
     Ok(Config {
         cluster_name: pick.or("cluster_name", |w| &w.cluster_name, name, &base.cluster_name)?,
         data_dir: pick.or("data_dir", |w| &w.data_dir, named, &base.data_dir)?,
@@ -104,7 +113,7 @@ pub(super) fn resolve(base: &Config, layers: &Layers) -> Result<Config, ConfigEr
             base.disk_reserve_bytes,
         )?,
         repair_bytes_max: pick.size("repair_max", |w| &w.repair_max, &(0..=1 << 50), repair)?,
-        gc_grace: gc_grace(pick, base)?,
+        gc_grace: gc_grace(pick, base, &keyspaces)?,
         worker_threads: pick.or(
             "worker_threads",
             |w| &w.worker_threads,
@@ -121,8 +130,8 @@ pub(super) fn resolve(base: &Config, layers: &Layers) -> Result<Config, ConfigEr
         limits: limits(pick, base.limits)?,
         timeouts: timeouts(pick, base.timeouts)?,
         log: log(pick, base.log)?,
-        keyspaces: keyspaces(layers, &base.keyspaces)?,
-        warnings: layers.warnings.clone(),
+        keyspaces,
+        warnings,
     })
 }
 
@@ -295,12 +304,34 @@ fn seeds(
     Ok(seeds)
 }
 
-fn gc_grace(pick: Pick<'_>, base: &Config) -> Result<BTreeMap<String, Duration>, ConfigError> {
+fn gc_grace(
+    pick: Pick<'_>,
+    base: &Config,
+    keyspaces: &[Keyspace],
+) -> Result<BTreeMap<String, Duration>, ConfigError> {
     let is_bucket = |name: &String| {
         name.split_once('.').is_some_and(|(keyspace, bucket)| is_name(keyspace) && is_name(bucket))
     };
     let accepts = |graces: &Graces| graces.0.keys().all(is_bucket);
     let graces = pick.one("gc_grace", |w| &w.gc_grace, accepts)?;
+    let names: Vec<&str> = keyspaces.iter().map(|keyspace| keyspace.name.as_str()).collect();
+    let is_declared = |bucket: &str| {
+        bucket.split_once('.').is_some_and(|(keyspace, _)| names.contains(&keyspace))
+    };
+    let mut named = graces.iter().flat_map(|graces| graces.0.keys());
+    if let Some(bucket) = named.find(|bucket| !is_declared(bucket)) {
+        let found = pick.layers.find(|w| &w.gc_grace);
+        return Err(conflict(
+            pick.layers,
+            found.as_ref(),
+            format!("`gc_grace` names {bucket:?}, whose keyspace is not declared"),
+            &format!(
+                "buckets of: {}",
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            ),
+            "correct the name, or declare the keyspace".to_owned(),
+        ));
+    }
     Ok(graces.map_or_else(|| base.gc_grace.clone(), |graces| graces.0))
 }
 

@@ -153,9 +153,9 @@ impl Layers {
                     let source = Source::Variable { name: name.clone(), value: value.clone() };
                     layers.push(read_override(source, &path, value)?);
                 }
-                Variable::Misspelt(path) => {
+                Variable::Wrong { advice } => {
                     let source = Source::Variable { name: name.clone(), value: value.clone() };
-                    return Err(ConfigError::unknown_key(&source, &path, None));
+                    return Err(ConfigError::unknown_variable(&source, name, advice));
                 }
                 Variable::Unknown => {
                     warnings
@@ -186,7 +186,7 @@ impl Layers {
 
 enum Variable {
     Key(Vec<String>),
-    Misspelt(Vec<String>),
+    Wrong { advice: String },
     Unknown,
     NotOurs,
 }
@@ -202,15 +202,18 @@ fn key_of_variable(name: &str) -> Variable {
     if let Some(key) = KEYS.iter().find(named) {
         return Variable::Key(path(key));
     }
+    if name.starts_with("STARLING_KEYSPACES_") {
+        let advice = "set keyspaces in the file, or with --set".to_owned();
+        return Variable::Wrong { advice };
+    }
     let near = KEYS
         .iter()
         .filter_map(keys::Key::variable)
-        .any(|variable| strsim::damerau_levenshtein(&variable, name) <= 2);
-    if near {
-        let rest = name.trim_start_matches("STARLING_").to_ascii_lowercase();
-        Variable::Misspelt(vec![rest])
-    } else {
-        Variable::Unknown
+        .map(|variable| (strsim::damerau_levenshtein(&variable, name), variable))
+        .min();
+    match near {
+        Some((..=2, variable)) => Variable::Wrong { advice: format!("did you mean {variable}?") },
+        _ => Variable::Unknown,
     }
 }
 

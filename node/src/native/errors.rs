@@ -75,8 +75,8 @@ pub(super) fn wire_error(error: &RequestError) -> WireError {
 
 fn level_error(error: &ConsistencyError) -> WireError {
     match error {
-        ConsistencyError::NotSupportedYet { .. } => {
-            WireError::NotSupportedYet { what: error.to_string() }
+        ConsistencyError::NotSupportedYet { level } => {
+            WireError::NotSupportedYet { what: format!("consistency level {level}") }
         }
         ConsistencyError::NotEnoughReplicas { required, replication_factor } => {
             WireError::NotEnoughReplicas {

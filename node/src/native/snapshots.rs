@@ -8,7 +8,7 @@ use starling_ring::{Slot, SlotGrid};
 use super::service::Serving;
 use crate::local::Local;
 use crate::repair::ranges;
-use crate::snapshot::{self, About, SnapshotError};
+use crate::snapshot::{self, About, Sharer, SnapshotError};
 
 impl Serving {
     /// Makes a snapshot of what this node holds: all that was acknowledged before the call is in it.
@@ -27,6 +27,7 @@ impl Serving {
             buckets: buckets.into_iter().map(|(id, name)| (id, name.to_string())).collect(),
             slot_bits: self.local.ring.epoch().slot_bits,
             replicated: replicated(&self.local),
+            members: members(&self.local),
         };
         let replica = self.replica.clone();
         let work = move || snapshot::create(&data_dir, &name, &replica, about);
@@ -53,6 +54,12 @@ impl Serving {
     }
 }
 
+fn members(local: &Local) -> Vec<Sharer> {
+    let members = local.ring.members().iter();
+    let sharer = |host_id, address| Sharer { host_id, address: Some(address) };
+    members.map(|member| sharer(member.host_id, member.client_address)).collect()
+}
+
 /// The slots of which this node is a replica, by keyspace.
 fn replicated(local: &Local) -> BTreeMap<String, Vec<(u32, u32)>> {
     let epoch = local.ring.epoch();
@@ -68,5 +75,5 @@ fn replicated(local: &Local) -> BTreeMap<String, Vec<(u32, u32)>> {
 }
 
 fn refused(error: &SnapshotError) -> WireError {
-    WireError::Snapshot { reason: error.to_string() }
+    WireError::Snapshot { reason: format!("{error}; {}", error.advice()) }
 }

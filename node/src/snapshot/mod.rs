@@ -9,14 +9,17 @@
 mod reading;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starling_protocol::SnapshotView;
 use starling_ring::{ClusterId, HostId};
+use starling_storage::identity::IDENTITY_FILE;
 use starling_storage::replica::Replica;
 use starling_storage::{DiskFiles, Files, RocksOptions, RocksStore, Store, StoreError};
 
@@ -55,6 +58,27 @@ pub struct Manifest {
     pub slot_bits: u8,
     /// The slots that the node replicates, by keyspace, as ranges with both ends included.
     pub replicated: BTreeMap<String, Vec<(u32, u32)>>,
+    /// All members of the cluster, each of which has a share. Empty in a record of an older release.
+    #[serde(default)]
+    pub members: Vec<Sharer>,
+}
+
+/// A member of a cluster that was snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sharer {
+    /// Its name for life.
+    pub host_id: HostId,
+    /// Where clients reached it; none in a record of an older release.
+    pub address: Option<SocketAddr>,
+}
+
+impl fmt::Display for Sharer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{address} (host {})", self.host_id),
+            None => write!(f, "host {}", self.host_id),
+        }
+    }
 }
 
 /// Why there is no snapshot.
@@ -67,16 +91,24 @@ pub enum SnapshotError {
     )]
     BadName(String),
     /// The name is taken.
-    #[error("there is a snapshot {0:?} already; choose another name, or delete its directory")]
+    #[error("there is a snapshot {0:?} already")]
     Exists(String),
-    /// Its making was interrupted.
-    #[error(
-        "{} holds a snapshot that was never finished (it has no {MANIFEST}); delete the directory and make it anew",
-        .0.display()
-    )]
-    HalfMade(PathBuf),
+    /// The directory has no record: it is something else, or its making was interrupted.
+    #[error("{} is no snapshot: it has no file {MANIFEST}", .0.display())]
+    NoSnapshot(PathBuf),
+    /// The directory is where a node keeps everything.
+    #[error("{} is no snapshot: it is a node's data directory", .0.display())]
+    DataDirectory(PathBuf),
+    /// Not every member's share is there, or one is there more than once.
+    #[error("{}", incomplete(missing, twice))]
+    Incomplete {
+        /// Whose share is missing.
+        missing: Vec<Sharer>,
+        /// Whose share is given more than once.
+        twice: Vec<Sharer>,
+    },
     /// The record is not understood.
-    #[error("{} is damaged: {reason}; use another copy of the snapshot", path.display())]
+    #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The record.
         path: PathBuf,
@@ -84,7 +116,7 @@ pub enum SnapshotError {
         reason: String,
     },
     /// The record is of another release.
-    #[error("{} is of version {version}; this release reads version {VERSION}: use the release that made it", path.display())]
+    #[error("{} is of version {version}; this release reads version {VERSION}", path.display())]
     Version {
         /// The record.
         path: PathBuf,
@@ -92,7 +124,7 @@ pub enum SnapshotError {
         version: u32,
     },
     /// Two snapshots of different clusters.
-    #[error("{} and {} are of different clusters; restore them one after the other", one.display(), other.display())]
+    #[error("{} and {} are of different clusters", one.display(), other.display())]
     OtherCluster {
         /// One.
         one: PathBuf,
@@ -100,7 +132,7 @@ pub enum SnapshotError {
         other: PathBuf,
     },
     /// A stored state does not decode.
-    #[error("the snapshot is damaged at key {key:?}: {reason}; use another copy of it")]
+    #[error("the snapshot is damaged at key {key:?}: {reason}")]
     DamagedState {
         /// The key.
         key: String,
@@ -119,13 +151,54 @@ pub enum SnapshotError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The node lost writes, and its share would not show which.
-    #[error(
-        "this node has lost writes and is being rebuilt; ask again when `starling status` says that it is up"
-    )]
+    #[error("this node has lost writes and is being rebuilt")]
     NotWhole,
     /// The node keeps its data in memory.
     #[error("this node keeps its data in memory")]
     InMemory,
+}
+
+impl SnapshotError {
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::BadName(_) | Self::Exists(_) => "choose another name",
+            Self::NoSnapshot(_) | Self::Io { .. } => {
+                "give the directory that `starling snapshot list` shows, or a copy of it"
+            }
+            Self::DataDirectory(directory) => {
+                let all = directory.join(DIRECTORY);
+                return format!("give one of the directories in {}", all.display());
+            }
+            Self::Incomplete { .. } => {
+                "give the snapshots of all nodes, each once; --partial restores what is there"
+            }
+            Self::Damaged { .. } | Self::DamagedState { .. } | Self::Store(_) => {
+                "use another copy of the snapshot"
+            }
+            Self::Version { .. } => "use the release that made it",
+            Self::OtherCluster { .. } => "restore them one after the other",
+            Self::NotWhole => "ask again when `starling status` says that it is up",
+            Self::InMemory => "set data_dir",
+        }
+        .to_owned()
+    }
+}
+
+fn incomplete(missing: &[Sharer], twice: &[Sharer]) -> String {
+    let named = |sharers: &[Sharer]| {
+        let texts: Vec<String> = sharers.iter().map(ToString::to_string).collect();
+        texts.join(", ")
+    };
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        parts.push(format!("of the cluster's nodes these are missing: {}", named(missing)));
+    }
+    if !twice.is_empty() {
+        parts.push(format!("given more than once: {}", named(twice)));
+    }
+    parts.join("; ")
 }
 
 /// What a snapshot is to say of itself.
@@ -147,6 +220,21 @@ pub struct About {
     pub slot_bits: u8,
     /// As in [`Manifest`].
     pub replicated: BTreeMap<String, Vec<(u32, u32)>>,
+    /// As in [`Manifest`].
+    pub members: Vec<Sharer>,
+}
+
+/// Whether a snapshot may have this name: it becomes that of a directory.
+///
+/// # Errors
+/// [`SnapshotError::BadName`].
+pub fn check_name(name: &str) -> Result<(), SnapshotError> {
+    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.');
+    match fits && name.bytes().all(is_named) {
+        true => Ok(()),
+        false => Err(SnapshotError::BadName(name.to_owned())),
+    }
 }
 
 /// Makes a snapshot of a replica's store in `data_dir`. What is acknowledged is in it. Blocks.
@@ -159,24 +247,13 @@ pub fn create(
     replica: &Replica,
     about: About,
 ) -> Result<SnapshotView, SnapshotError> {
-    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty()
-        || name.len() > NAME_BYTES_MAX
-        || name.starts_with('.')
-        || !name.bytes().all(is_named)
-    {
-        return Err(SnapshotError::BadName(name.to_owned()));
-    }
+    check_name(name)?;
     let all = data_dir.join(DIRECTORY);
     let directory = all.join(name);
     fs::create_dir_all(&all).map_err(|source| io_error(&all, source))?;
     match fs::create_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let is_whole = directory.join(MANIFEST).exists();
-            return Err(match is_whole {
-                true => SnapshotError::Exists(name.to_owned()),
-                false => SnapshotError::HalfMade(directory),
-            });
+            return Err(SnapshotError::Exists(name.to_owned()));
         }
         made => made.map_err(|source| io_error(&directory, source))?,
     }
@@ -210,6 +287,7 @@ fn fill(
         buckets: about.buckets,
         slot_bits: about.slot_bits,
         replicated: about.replicated,
+        members: about.members,
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
     let written = DiskFiles::open(directory).and_then(|files| files.replace(MANIFEST, &text));
@@ -253,7 +331,13 @@ fn read(directory: &Path) -> Result<Manifest, SnapshotError> {
     let path = directory.join(MANIFEST);
     let text = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_dir() => {
-            return Err(SnapshotError::HalfMade(directory.to_owned()));
+            let is_node = directory.join(IDENTITY_FILE).exists();
+            let wrong =
+                if is_node { SnapshotError::DataDirectory } else { SnapshotError::NoSnapshot };
+            return Err(wrong(directory.to_owned()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(io_error(directory, error));
         }
         text => text.map_err(|source| io_error(&path, source))?,
     };

@@ -3,7 +3,7 @@
 //! Joined before anything is restored: what one node has seen deleted must not come back from another that had missed it. Nor what one has
 //! seen deleted and forgotten since: its purge floors say up to where it had seen every write, so what it lacks of those was deleted or replaced.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use starling_storage::floors::Floors;
 use starling_storage::values::{self, Causal, DecodeError, Dot};
 use starling_storage::{Family, Store, keys};
 
-use super::{MANIFEST, Manifest, SnapshotError, open};
+use super::{MANIFEST, Manifest, Sharer, SnapshotError, open};
 
 /// Read from a snapshot in one go.
 const ENTRIES_MAX: usize = 256;
@@ -71,6 +71,30 @@ impl Reading {
     pub fn is_of(&self, cluster: [u8; 16]) -> bool {
         let cluster = ClusterId(cluster).to_string();
         self.manifests().any(|manifest| manifest.cluster_id == cluster)
+    }
+
+    /// Whether every member's share is there, once. None if no record says who the members were, as those of older releases do not.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Incomplete`], naming them.
+    pub fn check_whole(&self) -> Result<Option<()>, SnapshotError> {
+        // The members of the latest epoch, into which those before have handed their data.
+        let latest = self.manifests().max_by_key(|manifest| manifest.epoch);
+        let members = latest.map(|manifest| manifest.members.as_slice()).unwrap_or_default();
+        let (mut given, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        for Manifest { host_id, .. } in self.manifests() {
+            if !given.insert(*host_id) {
+                let known = members.iter().find(|member| member.host_id == *host_id);
+                let unknown = || Sharer { host_id: *host_id, address: None };
+                twice.insert(known.cloned().unwrap_or_else(unknown));
+            }
+        }
+        let is_missing = |member: &&Sharer| !given.contains(&member.host_id);
+        let missing: Vec<Sharer> = members.iter().filter(is_missing).cloned().collect();
+        if missing.is_empty() && twice.is_empty() {
+            return Ok((!members.is_empty()).then_some(()));
+        }
+        Err(SnapshotError::Incomplete { missing, twice: twice.into_iter().collect() })
     }
 
     /// All buckets by table id.

@@ -8,6 +8,7 @@ mod load;
 mod nodes;
 mod report;
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use starling_client::{Client, ConsistencyLevel};
 use starling_node::overview::Overview;
 use starling_node::time::now;
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::args::DemoArgs;
@@ -26,6 +28,8 @@ use load::Load;
 use nodes::{DemoNode, contact_points, prepare};
 use report::{Checked, Event, NodeDigest, Report, Second};
 
+/// Where commands without `--node` look.
+const CLIENT_DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9050));
 /// The bucket of the load.
 const BUCKET: &str = "demo.load";
 /// The node that is killed: neither the first contact point nor the last.
@@ -49,7 +53,7 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     };
     let result = tokio::select! {
         result = demo.play(args.concurrency, &place) => result,
-        interrupted = tokio::signal::ctrl_c() => {
+        interrupted = interrupted() => {
             interrupted?;
             Err(Failure::Demo { problem: "interrupted; nothing was checked".to_owned() })
         }
@@ -62,10 +66,19 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     }
     let checked = result?;
     if checked.passed {
-        demo.report.say(next_steps(&place));
+        demo.report.say(next_steps(&place, demo.nodes[0].listen.native));
         Ok(exit::DONE)
     } else {
         Ok(exit::FAILED)
+    }
+}
+
+/// Returns when SIGINT or SIGTERM comes.
+async fn interrupted() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
     }
 }
 
@@ -100,16 +113,17 @@ impl Place {
     }
 }
 
-fn next_steps(place: &Place) -> String {
-    let config = match place {
-        Place::Temporary(_) => "config/demo".to_owned(),
-        Place::Kept(dir) => dir.display().to_string(),
+fn next_steps(place: &Place, first: SocketAddr) -> String {
+    let (config, first) = match place {
+        Place::Temporary(_) => ("config/demo".to_owned(), CLIENT_DEFAULT),
+        Place::Kept(dir) => (dir.display().to_string(), first),
     };
+    let node = if first == CLIENT_DEFAULT { String::new() } else { format!("--node {first} ") };
     format!(
         "\nnext, each node in a terminal of its own (node2 and node3 likewise), then a write and a read:\n  \
          starling start --config {config}/node1.toml\n  \
-         starling put --bucket demo.carts cart:42 milk\n  \
-         starling get --bucket demo.carts cart:42"
+         starling put {node}--bucket demo.carts cart:42 milk\n  \
+         starling get {node}--bucket demo.carts cart:42"
     )
 }
 

@@ -70,10 +70,12 @@ impl DemoNode {
     pub fn check_ports(&self) -> Result<(), Failure> {
         let listen = self.listen;
         for address in [listen.native, listen.internode, listen.admin] {
-            TcpListener::bind(address).map_err(|error| Failure::Usage {
-                problem: format!("{} cannot listen on {address}: {error}", self.name),
-                advice: "stop the process that has the port, or starling demo --network 127.0.1"
-                    .to_owned(),
+            TcpListener::bind(address).map_err(|error| Failure::Start {
+                problem: format!(
+                    "{} cannot listen on {address}: {error}; stop the process that has the port, or name another network, as in --network 127.0.1",
+                    self.name
+                ),
+                file: None,
             })?;
         }
         Ok(())
