@@ -26,7 +26,7 @@ use crate::membership::{ClusterRecord, Genesis, GenesisFailure, PeerEvent};
 use crate::native::{self, Service, Serving};
 use crate::opening::{OpenedNode, Ports, StartError, bind, candidate, check_unchanged, open};
 use crate::overload::InFlight;
-use crate::seams::{Data, Seams};
+use crate::seams::Seams;
 use crate::time::now;
 
 /// How long requests in flight may take to finish when the node stops.

@@ -57,7 +57,7 @@ async fn status_adds_up_the_hints_of_all_nodes_whichever_is_asked() {
         { "address": third, "hints_pending": by_third },
     ]);
     let line = format!(
-        "hints: 20 writes are kept for nodes that missed them: {by_first} by {first}, {by_third} by {third}"
+        "hints: {by_first} for {second} (kept by {first}); {by_third} for {second} (kept by {third})"
     );
     for asked in [first, third] {
         let status = run("starling", &["status", "--json", "--node", &asked]);
@@ -92,6 +92,7 @@ async fn a_node_that_waits_for_its_seeds_says_so_to_everybody() {
     let shown = json(&status);
     assert_eq!((&shown["state"], &shown["cluster"]), (&"starting".into(), &Value::Null));
     assert_eq!(shown["waiting_for"], json!(absent));
+    assert_eq!(shown["verdict"], "starting");
     assert!(text(&status.stderr).contains("error[S101]"), "{status:?}");
 
     let put = ["put", "--json", "--node", &address, "--bucket", BUCKET, "key", "value"];
