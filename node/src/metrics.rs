@@ -172,6 +172,11 @@ fn describe() {
     ] {
         describe_counter!(name, count, help);
     }
+    describe_gauges();
+    describe_histograms();
+}
+
+fn describe_gauges() {
     for (name, help) in [
         ("starling_disk_free_bytes", "Space left on the disk of the data directory."),
         ("starling_disk_total_bytes", "Size of the disk of the data directory."),
@@ -203,6 +208,9 @@ fn describe() {
     ] {
         describe_gauge!(name, help);
     }
+}
+
+fn describe_histograms() {
     describe_histogram!(
         "starling_request_duration_seconds",
         Unit::Seconds,

@@ -69,6 +69,22 @@ async fn status_adds_up_the_hints_of_all_nodes_whichever_is_asked() {
 }
 
 #[tokio::test]
+async fn a_load_of_which_nothing_succeeded_has_failed() {
+    let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
+    trio.kill(2).await;
+    let address = trio.cluster().node(1).native_address().to_string();
+    let reads = ["--node", &address, "--workload", "read", "--no-load", "--ops", "20"];
+    let refused = run("starling-load", &[&reads[..], &["--consistency", "all"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused.stderr).contains("0 of 20 operations succeeded"), "{refused:?}");
+    let empty = run("starling-load", &[&reads[..], &["--verify"]].concat());
+    assert_eq!(empty.status.code(), Some(0), "{empty:?}");
+    assert!(text(&empty.stdout).contains("none of 20 reads found a value"), "{empty:?}");
+    let last = text(&empty.stdout).lines().last();
+    assert_eq!(last, Some("nothing was written, so nothing was checked"));
+}
+
+#[tokio::test]
 async fn a_node_that_waits_for_its_seeds_says_so_to_everybody() {
     let mut cluster = Cluster::builder().prepare();
     cluster.node(1).start();

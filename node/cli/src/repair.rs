@@ -149,11 +149,12 @@ mod tests {
 
     use super::{ClusterRepair, NodeRepair};
 
-    /// A node and when it last agreed with each other node; `None` in place of that for one that is silent.
-    fn node(number: u128, repair: Option<(bool, &[(u128, Option<u64>)])>) -> NodeRepair {
-        let repair = repair.map(|(rebuilding, pairs)| {
+    /// Whether a node says that it is rebuilt, nothing for one that is silent, and when it last agreed with others.
+    fn node(number: u8, says: Option<bool>, pairs: &[(u8, Option<u64>)]) -> NodeRepair {
+        let host_id = |number: u8| Uuid::from_u128(number.into());
+        let repair = says.map(|rebuilding| {
             let pairs = pairs.iter().map(|(peer, agreed_ms_ago)| PairView {
-                peer: Uuid::from_u128(*peer),
+                peer: host_id(*peer),
                 agreed_ms_ago: *agreed_ms_ago,
                 behind_keys: 7,
                 behind_bytes: 70,
@@ -162,8 +163,8 @@ mod tests {
             });
             RepairView { rebuilding, pairs: pairs.collect() }
         });
-        let address = SocketAddr::from(([127, 0, 0, number as u8], 9050));
-        NodeRepair { host_id: Uuid::from_u128(number), address, repair }
+        let address = SocketAddr::from(([127, 0, 0, number], 9050));
+        NodeRepair { host_id: host_id(number), address, repair }
     }
 
     fn text(nodes: Vec<NodeRepair>) -> String {
@@ -172,17 +173,17 @@ mod tests {
 
     #[test]
     fn one_node_has_nothing_to_compare() {
-        let whole = node(1, Some((false, &[])));
+        let whole = node(1, Some(false), &[]);
         assert_eq!(text(vec![whole]), "one node: there is nothing to compare");
     }
 
     #[test]
     fn figures_are_shown_of_pairs_that_have_been_compared() {
         let text = text(vec![
-            node(1, Some((false, &[(2, Some(6_000)), (3, Some(6_000))]))),
-            node(2, Some((true, &[(1, None)]))),
-            node(3, Some((false, &[(1, None)]))),
-            node(4, None),
+            node(1, Some(false), &[(2, Some(6_000)), (3, Some(6_000))]),
+            node(2, Some(true), &[(1, None)]),
+            node(3, Some(false), &[(1, None)]),
+            node(4, None, &[]),
         ]);
         let columns = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let lines: Vec<_> = text.lines().map(columns).collect();
