@@ -1,9 +1,12 @@
 //! Why a request failed, and what it may have done.
 
+use std::fmt;
+
 use starling_protocol::WireError;
 
 /// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// `Debug` reads as `Display` does, after the code: it is what `unwrap` and a `main` that returns the error show.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A node answered with an error.
@@ -39,6 +42,16 @@ pub enum Error {
     /// No contact point was given.
     #[error("no contact point was given")]
     NoContactPoint,
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "[{}] {self}", self.code())?;
+        if self.is_unknown() {
+            formatter.write_str("; a write may have been applied")?;
+        }
+        Ok(())
+    }
 }
 
 impl Error {
@@ -94,5 +107,20 @@ impl Error {
             Self::Refused { error, .. } => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn what_unwrap_shows_can_be_read() {
+        let error = Error::Timeout { last: "closed".to_owned(), unknown: true };
+        assert_eq!(
+            format!("{error:?}"),
+            "[S103] no node answered in time (closed); a write may have been applied"
+        );
+        assert_eq!(format!("{:?}", Error::NoContactPoint), "[S903] no contact point was given");
     }
 }

@@ -66,16 +66,18 @@ impl Handoff {
     }
 
     async fn serve(&self, link: &Arc<Link>) {
-        let target = link.member.host_id;
+        let (target, address) = (link.member.host_id, link.member.address);
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let (hints, _) = self.replica.hints().pending(target);
             if hints > 0 && link.is_connected() && self.liveness.is_reachable(link.peer) {
-                info!(%target, hints, "handing hints over");
+                info!(%target, %address, hints, "handing hints over");
                 match self.hand_over(link, target).await {
                     Ok(0) => {}
-                    Ok(handed) => info!(%target, handed, "hints handed over"),
-                    Err(reason) => debug!(%target, %reason, "handing hints over is interrupted"),
+                    Ok(handed) => info!(%target, %address, handed, "hints handed over"),
+                    Err(reason) => {
+                        debug!(%target, %address, %reason, "handing hints over is interrupted")
+                    }
                 }
             }
         }

@@ -35,9 +35,9 @@ impl Local {
         self.ring.member(self.me)
     }
 
-    /// The greeting for the node `meant_for`.
+    /// The greeting for the node `meant_for`, from one that is `whole` or not.
     #[must_use]
-    pub fn hello(&self, meant_for: HostId) -> Hello {
+    pub fn hello(&self, meant_for: HostId, whole: bool) -> Hello {
         Hello {
             wire_version: WIRE_VERSION,
             cluster_id: self.cluster_id,
@@ -46,6 +46,7 @@ impl Local {
             incarnation: self.incarnation,
             boot_nonce: self.boot_nonce,
             epoch: self.ring.epoch().n,
+            whole,
         }
     }
 }

@@ -57,7 +57,7 @@ async fn status_adds_up_the_hints_of_all_nodes_whichever_is_asked() {
         { "address": third, "hints_pending": by_third },
     ]);
     let line = format!(
-        "hints: 20 writes are kept for nodes that missed them: {by_first} by {first}, {by_third} by {third}"
+        "hints: {by_first} for {second} (kept by {first}); {by_third} for {second} (kept by {third})"
     );
     for asked in [first, third] {
         let status = run("starling", &["status", "--json", "--node", &asked]);
@@ -66,6 +66,22 @@ async fn status_adds_up_the_hints_of_all_nodes_whichever_is_asked() {
         let table = run("starling", &["status", "--node", &asked]);
         assert_eq!(text(&table.stdout).lines().last(), Some(line.as_str()));
     }
+}
+
+#[tokio::test]
+async fn a_load_of_which_nothing_succeeded_has_failed() {
+    let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
+    trio.kill(2).await;
+    let address = trio.cluster().node(1).native_address().to_string();
+    let reads = ["--node", &address, "--workload", "read", "--no-load", "--ops", "20"];
+    let refused = run("starling-load", &[&reads[..], &["--consistency", "all"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused.stderr).contains("0 of 20 operations succeeded"), "{refused:?}");
+    let empty = run("starling-load", &[&reads[..], &["--verify"]].concat());
+    assert_eq!(empty.status.code(), Some(0), "{empty:?}");
+    assert!(text(&empty.stdout).contains("none of 20 reads found a value"), "{empty:?}");
+    let last = text(&empty.stdout).lines().last();
+    assert_eq!(last, Some("nothing was written, so nothing was checked"));
 }
 
 #[tokio::test]
@@ -92,6 +108,7 @@ async fn a_node_that_waits_for_its_seeds_says_so_to_everybody() {
     let shown = json(&status);
     assert_eq!((&shown["state"], &shown["cluster"]), (&"starting".into(), &Value::Null));
     assert_eq!(shown["waiting_for"], json!(absent));
+    assert_eq!(shown["verdict"], "starting");
     assert!(text(&status.stderr).contains("error[S101]"), "{status:?}");
 
     let put = ["put", "--json", "--node", &address, "--bucket", BUCKET, "key", "value"];

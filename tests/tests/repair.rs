@@ -12,7 +12,8 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use starling_client::load::{BucketTarget, VerifyOptions, verify};
-use starling_client::{Client, ConsistencyLevel};
+use starling_client::{Client, ConsistencyLevel, Status};
+use starling_node::overview::Overview;
 use starling_storage::{Batch, Family, RocksOptions, RocksStore, Store};
 use starling_tests::cluster::READY_WITHIN;
 use starling_tests::setting::{seed, setting};
@@ -43,6 +44,12 @@ async fn a_node_that_is_wiped_under_load_is_whole_again_by_itself() {
     fs::remove_dir_all(cluster.node(2).data_dir()).expect("it is the node's own");
     cluster.wait_until_up(2, READY_WITHIN).await;
     cluster.node(2).start();
+    let address = cluster.node(2).native_address();
+    let status = |seen: &Overview| {
+        seen.nodes.iter().find(|node| node.address == address).map(|node| node.status)
+    };
+    let back = cluster.wait_until(1, READY_WITHIN, |seen| status(seen) != Some(Status::Down)).await;
+    assert_eq!(status(&back), Some(Status::Rebuilding), "it is known as that when it is met");
     cluster.node(2).ready(READY_WITHIN).await;
     assert!(cluster.node(2).log().contains("takes its name back"), "{}", cluster.node(2).log_end());
     cluster.wait_until(2, REPAIRED_WITHIN, |node| !node.repair.rebuilding).await;

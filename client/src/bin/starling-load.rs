@@ -29,8 +29,9 @@ const EXIT_UNREACHABLE: u8 = 12;
 /// Without flags it loads the node of this machine's default port with its defaults, at once; the first line says
 /// what it is going to do.
 ///
-/// Exit status: 0 done, and nothing wrong was found; 1 failed; 2 wrong command line; 3 the verification found
-/// something wrong, or could not read everything back; 12 no node serves.
+/// Exit status: 0 done, and nothing wrong was found; 1 failed, as when no operation succeeded or another program
+/// writes the bucket that is verified; 2 wrong command line; 3 the verification found something wrong, or could not
+/// read everything back; 12 no node serves.
 #[derive(Debug, Parser)]
 #[command(name = "starling-load", version, max_term_width = 100)]
 struct Flags {
@@ -91,7 +92,7 @@ struct Flags {
     #[arg(long, default_value = "quorum")]
     consistency: ConsistencyLevel,
     /// Read back everything at the end and judge it. Reads of the run are judged as well where the level
-    /// promises that they see every acknowledged write.
+    /// promises that they see every acknowledged write. The bucket must be this run's alone.
     #[arg(long)]
     verify: bool,
     /// The level of reading back. [default: that of --consistency]
@@ -131,6 +132,13 @@ struct Unwritable {
     source: io::Error,
 }
 
+/// The run went to its end, and there is nothing to show for it.
+#[derive(Debug, thiserror::Error)]
+#[error("0 of {ops} operations succeeded")]
+struct NothingSucceeded {
+    ops: u64,
+}
+
 fn exit_status(error: &anyhow::Error) -> u8 {
     let not_ready = |error: &Error| {
         matches!(error.wire(), Some(WireError::NotReady { .. } | WireError::ShuttingDown))
@@ -147,7 +155,10 @@ fn told(error: &anyhow::Error) -> String {
     let (what, effect, advice) = if let Some(error) = error.downcast_ref::<Error>() {
         (format!("[{}] {error}", error.code()), "the load has ended", error.advice())
     } else if let Some(error) = error.downcast_ref::<ConfigError>() {
-        (format!("[S012] usage: {error}"), "nothing was done", "starling-load --help")
+        let advice = error.advice();
+        return format!(
+            "error[S012] usage: {error}\n  effect  nothing was done\n  try     {advice}"
+        );
     } else if let Some(error) = error.downcast_ref::<Unwritable>() {
         (format!("[S012] usage: {error}"), "nothing was done", "name a file that can be written")
     } else {
@@ -182,8 +193,17 @@ fn run_load(flags: &Flags) -> anyhow::Result<ExitCode> {
         let json = serde_json::to_string_pretty(&report)?;
         fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let clean = report.verify.as_ref().is_none_or(|found| found.is_clean());
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) })
+    judge(&report).map(ExitCode::from)
+}
+
+/// The exit status of a run that came to its end.
+fn judge(report: &Report) -> anyhow::Result<u8> {
+    match &report.verify {
+        Some(found) if found.is_void() => Ok(EXIT_FAILED),
+        Some(found) if !found.is_clean() => Ok(EXIT_VIOLATION),
+        _ if report.succeeded() == 0 => Err(NothingSucceeded { ops: report.ops }.into()),
+        _ => Ok(0),
+    }
 }
 
 /// A run of hours whose result cannot be kept should not begin. What is in the file stays until there is a result.
@@ -326,7 +346,10 @@ fn line(progress: &Progress) -> String {
         None => String::new(),
     };
     let phase = match progress.phase {
-        Phase::Loading => return format!("loading{share}  {rate:.0} writes/s"),
+        Phase::Loading => {
+            let stuck = progress.stuck_on.as_ref().map(|error| format!("  last error: {error}"));
+            return format!("loading{share}  {rate:.0} writes/s{}", stuck.unwrap_or_default());
+        }
         Phase::Verifying => return format!("verifying{share} keys  {rate:.0} reads/s"),
         Phase::WarmingUp => "warming up",
         Phase::Measuring => "running",

@@ -237,6 +237,31 @@ pub enum ConfigError {
         /// What is accepted.
         accepted: String,
     },
+    /// Each worker needs a record of its own.
+    #[error(
+        "records is {records}; accepted: {concurrency} (one for each worker of --concurrency) or more"
+    )]
+    TooFewRecords {
+        /// How many records were asked for.
+        records: u64,
+        /// How many workers.
+        concurrency: u64,
+    },
+}
+
+impl ConfigError {
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            ConfigError::TooFewRecords { records: 0, concurrency } => {
+                format!("--records {concurrency}")
+            }
+            ConfigError::TooFewRecords { records, concurrency } => {
+                format!("--concurrency {records}, or --records {concurrency}")
+            }
+            ConfigError::OutOfRange { .. } => "starling-load --help".to_owned(),
+        }
+    }
 }
 
 impl LoadConfig {
@@ -274,12 +299,12 @@ impl LoadConfig {
         require("delete-ratio", ratio.contains(&self.delete_ratio), self.delete_ratio, "0 to 1")?;
         require("concurrency", self.concurrency >= 1, self.concurrency, "at least 1")?;
         let workers = self.concurrency as u64;
-        require(
-            "records",
-            (workers..=RECORDS_MAX).contains(&self.records),
-            self.records,
-            format!("{workers} (one for each worker of --concurrency) to {RECORDS_MAX}"),
-        )?;
+        if self.records < workers {
+            let (records, concurrency) = (self.records, workers);
+            return Err(ConfigError::TooFewRecords { records, concurrency });
+        }
+        let records = format!("{workers} to {RECORDS_MAX}");
+        require("records", self.records <= RECORDS_MAX, self.records, records)?;
         let rate_fits = self.rate.is_none_or(|rate| (0.001..=1e9).contains(&rate));
         require("rate", rate_fits, self.rate.unwrap_or(0.0), "0.001 to 1,000,000,000")?;
         let value_bytes_min = if self.verify { STAMP_BYTES } else { 0 };
@@ -406,11 +431,13 @@ mod tests {
         check("delete-ratio", &|c| c.delete_ratio = -0.1);
         check("delete-ratio", &|c| c.delete_ratio = f64::NAN);
         check("concurrency", &|c| c.concurrency = 0);
-        check("records", &|c| c.records = 63);
+        check("records", &|c| c.records = 1 << 41);
         check("rate", &|c| c.rate = Some(0.0));
         check("value-size", &|c| {
             c.verify = true;
             c.value_bytes = 23;
         });
+        let few = LoadConfig { records: 10, ..LoadConfig::new() }.check().expect_err("64 workers");
+        assert_eq!(few.advice(), "--concurrency 10, or --records 64");
     }
 }

@@ -5,6 +5,8 @@
 //! that rule leaves open: see [`KeyHistory::judge`]. Pure; it neither reads nor decides what a
 //! violation is worth.
 
+use std::fmt;
+
 use super::stamp::Stamp;
 
 /// What a write did.
@@ -39,17 +41,19 @@ pub(crate) struct KeyHistory {
 pub(crate) enum Found {
     /// The value of this run's write with that sequence number.
     Sequence(u32),
+    /// A value of another run.
+    Foreign,
     /// Bytes that no write of this key ever sent.
     Damaged,
 }
 
 impl Found {
-    /// Places a value that was read under `key`; `None` for a value of another run.
-    pub(crate) fn place(run: u32, key: u64, value: &[u8]) -> Option<Found> {
+    /// Places a value that was read under `key`.
+    pub(crate) fn place(run: u32, key: u64, value: &[u8]) -> Found {
         match super::stamp::read_stamp(value) {
-            Ok(Stamp { run: found, .. }) if found != run => None,
-            Ok(stamp) if stamp.key == key => Some(Found::Sequence(stamp.sequence)),
-            _ => Some(Found::Damaged),
+            Ok(Stamp { run: found, .. }) if found != run => Found::Foreign,
+            Ok(stamp) if stamp.key == key => Found::Sequence(stamp.sequence),
+            _ => Found::Damaged,
         }
     }
 }
@@ -67,8 +71,35 @@ pub enum Verdict {
     Stale,
     /// A write that an acknowledged one had replaced or deleted is there again.
     Resurrected,
+    /// The last acknowledged write is gone, and a value of another run is there: somebody else replaced it.
+    Overwritten,
     /// There are bytes that were never sent.
     Damaged,
+}
+
+impl Verdict {
+    /// In a word or two.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Kept => "kept",
+            Verdict::KeptBesideEarlier => "kept beside an earlier write",
+            Verdict::Lost => "lost",
+            Verdict::Stale => "stale",
+            Verdict::Resurrected => "resurrected",
+            Verdict::Overwritten => "overwritten",
+            Verdict::Damaged => "damaged",
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Sequence(number) => write!(formatter, "write {number}"),
+            Found::Foreign => formatter.write_str("a value of another run"),
+            Found::Damaged => formatter.write_str("bytes that were never sent"),
+        }
+    }
 }
 
 impl KeyHistory {
@@ -103,17 +134,24 @@ impl KeyHistory {
         self.acknowledged
     }
 
+    /// The last acknowledged write, by its number.
+    pub(crate) fn last(&self) -> Option<(u32, Effect)> {
+        self.last.map(|write| (write.sequence, write.effect))
+    }
+
     /// Judges a read that sees every acknowledged write of the key.
     ///
     /// The last acknowledged write has to be there, unless a later write of unknown outcome replaced
     /// it. An earlier write of unknown outcome may stand beside it, as the last one's context does not
-    /// cover it, but never instead of it.
+    /// cover it, but never instead of it. What other runs left beside it says nothing.
     pub(crate) fn judge(&self, found: &[Found]) -> Verdict {
         let mut unexplained = false;
         let mut earlier = false;
+        let mut foreign = false;
         for value in found {
             match *value {
                 Found::Damaged => return Verdict::Damaged,
+                Found::Foreign => foreign = true,
                 Found::Sequence(sequence) if sequence == 0 || sequence > self.issued => {
                     return Verdict::Damaged;
                 }
@@ -126,6 +164,7 @@ impl KeyHistory {
             }
         }
         match (self.is_kept(found), unexplained) {
+            (false, _) if foreign => Verdict::Overwritten,
             (false, _) if found.is_empty() => Verdict::Lost,
             (false, _) => Verdict::Stale,
             (true, true) => Verdict::Resurrected,
@@ -142,7 +181,7 @@ impl KeyHistory {
             Found::Sequence(sequence) => {
                 sequence == last || self.is_open(sequence) && self.is_later(sequence)
             }
-            Found::Damaged => false,
+            Found::Foreign | Found::Damaged => false,
         };
         let deleted_later = || {
             let later = |write: &Write| write.effect == Effect::Delete && write.sequence > last;
@@ -261,10 +300,20 @@ mod tests {
         // Two values of one key cannot say that they are of another.
         let mut values = ValueMaker::new(7, 0, 64);
         let value = values.make(5, 1);
-        assert_eq!(Found::place(7, 5, &value), Some(Found::Sequence(1)));
-        assert_eq!(Found::place(7, 6, &value), Some(Found::Damaged));
-        assert_eq!(Found::place(8, 5, &value), None);
-        assert_eq!(Found::place(7, 5, &value[1..]), Some(Found::Damaged));
+        assert_eq!(Found::place(7, 5, &value), Found::Sequence(1));
+        assert_eq!(Found::place(7, 6, &value), Found::Damaged);
+        assert_eq!(Found::place(8, 5, &value), Found::Foreign);
+        assert_eq!(Found::place(7, 5, &value[1..]), Found::Damaged);
+    }
+
+    #[test]
+    fn what_another_run_replaced_is_not_lost() {
+        let judge = |writes: &str, found: &[Found]| history(writes).judge(found);
+        assert_eq!(judge("pp", &[Found::Foreign]), Verdict::Overwritten);
+        assert_eq!(judge("pp", &[Found::Sequence(1), Found::Foreign]), Verdict::Overwritten);
+        assert_eq!(judge("pp", &[Found::Sequence(2), Found::Foreign]), Verdict::Kept);
+        assert_eq!(judge("xP", &[Found::Foreign]), Verdict::Kept, "nothing was acknowledged yet");
+        assert_eq!(judge("pp", &[Found::Foreign, Found::Damaged]), Verdict::Damaged);
     }
 
     #[test]

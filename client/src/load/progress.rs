@@ -39,6 +39,8 @@ pub struct Progress {
     pub errors: u64,
     /// Failed operations of the phase.
     pub errors_total: u64,
+    /// What loading met last, while it makes no progress.
+    pub stuck_on: Option<String>,
 }
 
 impl Progress {
@@ -58,6 +60,7 @@ impl Progress {
             p99_us: 0,
             errors: 0,
             errors_total: 0,
+            stuck_on: None,
         }
     }
 

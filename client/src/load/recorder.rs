@@ -25,6 +25,8 @@ pub(crate) enum Direction {
 pub(crate) struct Counts {
     pub(crate) reads: u64,
     pub(crate) writes: u64,
+    /// Reads that found a value.
+    pub(crate) found: u64,
     pub(crate) unavailable: u64,
     pub(crate) timeout: u64,
     pub(crate) overloaded: u64,
@@ -84,6 +86,7 @@ impl Interval {
         let (mine, theirs) = (&mut self.counts, &other.counts);
         mine.reads += theirs.reads;
         mine.writes += theirs.writes;
+        mine.found += theirs.found;
         mine.unavailable += theirs.unavailable;
         mine.timeout += theirs.timeout;
         mine.overloaded += theirs.overloaded;
@@ -126,6 +129,11 @@ impl Recorder {
                 shard.write.saturating_record(latency_us);
             }
         }
+    }
+
+    /// A read that was counted found a value.
+    pub(crate) fn found(&self, worker: u64) {
+        self.shard(worker).counts.found += 1;
     }
 
     /// Counts a failure.
@@ -175,6 +183,7 @@ mod tests {
             for worker in 0..10 {
                 recorder.succeeded(worker, Direction::Read, 100 * (round + 1));
                 recorder.succeeded(worker, Direction::Write, 1000);
+                recorder.found(worker);
             }
             let failure = Failure {
                 kind: FailureKind::Timeout,
@@ -189,7 +198,7 @@ mod tests {
         }
         recorder.drain(&mut interval);
         assert_eq!(interval.counts.succeeded(), 0);
-        assert_eq!((total.counts.reads, total.counts.writes), (30, 30));
+        assert_eq!((total.counts.reads, total.counts.writes, total.counts.found), (30, 30, 30));
         assert_eq!((total.counts.timeout, total.counts.unknown), (6, 3));
         assert_eq!(total.first_failure.as_deref(), Some("round 0"));
         assert_eq!(total.both().len(), 60);

@@ -20,6 +20,10 @@ pub struct Report {
     pub ops: u64,
     /// Writes that were acknowledged.
     pub acked_writes: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Those of them that found a value.
+    pub reads_found: u64,
     /// Requests that the client sent again.
     pub retried: u64,
     /// Writes that may or may not have taken effect.
@@ -95,12 +99,19 @@ impl Quantiles {
 }
 
 impl Report {
+    /// Operations that succeeded.
+    pub fn succeeded(&self) -> u64 {
+        self.reads + self.acked_writes
+    }
+
     pub(crate) fn new(measured: &Interval, elapsed: Duration, retried: u64) -> Report {
         let counts = measured.counts;
         Report {
             throughput_per_s: counts.succeeded() as f64 / elapsed.as_secs_f64().max(1e-9),
             ops: counts.succeeded() + counts.failed(),
             acked_writes: counts.writes,
+            reads: counts.reads,
+            reads_found: counts.found,
             retried,
             unknown: counts.unknown,
             errors: Errors {
@@ -152,6 +163,13 @@ impl fmt::Display for Report {
         if let Some(failure) = &self.first_failure {
             write!(formatter, "\nfirst error: {failure}")?;
         }
+        if self.reads > 0 && self.reads_found == 0 {
+            write!(
+                formatter,
+                "\nwarning: none of {} reads found a value; was the bucket ever loaded? leave out --no-load",
+                self.reads
+            )?;
+        }
         if let Some(verify) = &self.verify {
             write!(formatter, "\n{verify}")?;
         }
@@ -161,12 +179,16 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Verification {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.keys == 0 && self.is_clean() {
+            return formatter.write_str("nothing was written, so nothing was checked");
+        }
         write!(
             formatter,
             "checked {} acknowledged writes: {} lost, {} stale, {} resurrected",
             self.checked, self.lost, self.stale, self.resurrected
         )?;
         for (count, what) in [
+            (self.overwritten, "overwritten by another run"),
             (self.damaged, "damaged"),
             (self.unread, "could not be read"),
             (self.beside_earlier, "with an earlier uncertain write beside the last (allowed)"),
@@ -177,6 +199,13 @@ impl fmt::Display for Verification {
         }
         for violation in &self.violations {
             write!(formatter, "\n  {violation}")?;
+        }
+        let described = self.violations.len() as u64;
+        if self.wrong_keys() > described {
+            write!(formatter, "\n  ... and {} more", self.wrong_keys() - described)?;
+        }
+        if self.is_void() {
+            write!(formatter, "\nanother program writes this bucket: the verdict is void")?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,7 @@ pub async fn run<T: Target>(
         recorder: Recorder::new(),
         horizon: AtomicU64::new(config.records),
         loaded: AtomicU64::new(0),
+        load_failure: Mutex::default(),
     });
     let mut workers: Vec<_> = (0..config.concurrency as u64)
         .map(|worker| Worker::new(target.clone(), shared.clone(), config, worker))
@@ -107,6 +109,8 @@ async fn load<T: Target>(
                 let done = shared.loaded.load(Ordering::Relaxed);
                 let mut progress = Progress::of_phase(Phase::Loading, begin, done, Some(records));
                 progress.ops_per_s = (done - before) as f64 / TICK.as_secs_f64();
+                let failure = shared.load_failure.lock().take();
+                progress.stuck_on = failure.filter(|_| done == before);
                 before = done;
                 observe(&progress);
             }

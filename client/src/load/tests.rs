@@ -347,6 +347,50 @@ async fn stopping_ends_a_run_without_limit() {
     assert_eq!(outcome.history.acknowledged(), outcome.report.acked_writes);
 }
 
+/// Two runs at once: what one replaces, the other has not lost.
+#[tokio::test]
+async fn another_program_in_the_bucket_makes_the_verdict_void() {
+    let model = Model::new(Fault::None);
+    let mine = LoadConfig { workload: Workload::Write, delete_ratio: 0.0, ..config() };
+    let stop = CancellationToken::new;
+    let outcome = run(&model, &mine, stop(), |_| {}).await.expect("it can be run");
+    let theirs = LoadConfig { run: mine.run.wrapping_add(1), ..mine.clone() };
+    run(&model, &theirs, stop(), |_| {}).await.expect("it can be run");
+    let mut found = verify(&model, outcome.history, VerifyOptions::default(), |_| {}).await;
+    assert!(found.is_void() && !found.is_clean(), "{found}");
+    assert_eq!((found.overwritten, found.lost, found.stale, found.resurrected), (50, 0, 0, 0));
+    let text = found.to_string();
+    assert!(text.ends_with("another program writes this bucket: the verdict is void"), "{text}");
+    // A key counts once, however often it was met.
+    found.absorb(found.clone());
+    assert_eq!((found.overwritten, found.violations.len()), (50, 10));
+    let text = found.to_string();
+    assert!(text.contains("\n  ... and 40 more\n"), "{text}");
+    assert!(text.contains("was acknowledged, a read at the end found a value of another run"));
+}
+
+#[tokio::test]
+async fn violations_are_told_in_words() {
+    let (_, found) = run_with(Fault::ReadsNothing).await;
+    let text = found.to_string();
+    let told = text.lines().nth(1).expect("one is described");
+    assert!(told.starts_with("  load000000000000") && told.contains("  lost: write "), "{told}");
+    assert!(told.ends_with(" was acknowledged, a read during the run found nothing"), "{told}");
+}
+
+#[tokio::test]
+async fn an_empty_bucket_is_no_benchmark() {
+    let empty = LoadConfig { workload: Workload::Read, load_phase: false, ..config() };
+    let (mut outcome, found) = run_model(&Model::new(Fault::None), &empty).await;
+    outcome.report.verify = Some(found);
+    let text = outcome.report.to_string();
+    assert!(text.contains("none of 5000 reads found a value"), "{text}");
+    assert!(text.contains("\nnothing was written, so nothing was checked"), "{text}");
+    let (outcome, _) = run_with(Fault::None).await;
+    assert!(!outcome.report.to_string().contains("none of"), "{}", outcome.report);
+    assert_eq!(outcome.report.succeeded(), 5000);
+}
+
 #[test]
 fn the_report_has_the_names_that_programs_read() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -3,6 +3,7 @@
 //! Invariant: a key is `checked` only if it was read; one that could not be is `unread`, and a
 //! verification with unread keys is no proof. What is right and wrong is decided in [`super::history`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +13,17 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::clock;
-use super::history::{Found, KeyHistory, Verdict};
+use super::history::{Effect, Found, KeyHistory, Verdict};
 use super::keys::key_name;
 use super::progress::{Phase, Progress};
 use super::target::{Reading, Target};
 
 /// How many violations are described; all are counted.
-const DESCRIBED_MAX: usize = 20;
+const DESCRIBED_MAX: usize = 10;
+/// When a worker judges what it reads.
+pub(crate) const DURING: &str = "during the run";
+/// When the verification judges.
+const AT_THE_END: &str = "at the end";
 /// Between two attempts to read a key.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two calls of the observer.
@@ -59,13 +64,27 @@ pub struct Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Violation { key, verdict, found, history, when } = self;
-        write!(formatter, "{key} {verdict:?} {when}: found {found:?}, wrote {history:?}")
+        write!(formatter, "{key}  {}: ", verdict.as_str())?;
+        match history.last() {
+            Some((number, Effect::Put)) => write!(formatter, "write {number}")?,
+            Some((number, Effect::Delete)) => write!(formatter, "delete {number}")?,
+            None => write!(formatter, "no write")?,
+        }
+        write!(formatter, " was acknowledged, a read {when} found ")?;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        if found.is_empty() {
+            formatter.write_str("nothing")
+        } else {
+            formatter.write_str(&found.join(" and "))
+        }
     }
 }
 
-/// What a verification found. The numbers are keys, except `checked`.
+/// What a verification found. The numbers are keys, each of which counts once, except `checked`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Verification {
+    /// Keys that were read back, or should have been.
+    pub keys: u64,
     /// Acknowledged writes that the keys read account for: each key's last one, and those it replaced.
     pub checked: u64,
     /// Keys whose last acknowledged write is gone, with nothing in its place.
@@ -74,21 +93,36 @@ pub struct Verification {
     pub stale: u64,
     /// Keys that show a write again which an acknowledged one had replaced or deleted.
     pub resurrected: u64,
+    /// Keys whose last acknowledged write another run replaced; where there are any, the verdict is void.
+    pub overwritten: u64,
     /// Keys with bytes that were never sent.
     pub damaged: u64,
     /// Keys that could not be read.
     pub unread: u64,
     /// Keys, all in order, that show an earlier write of uncertain outcome beside the last one.
     pub beside_earlier: u64,
-    /// The first violations.
+    /// The first violations, of different keys.
     #[serde(skip)]
     pub violations: Vec<Violation>,
+    /// Every key that was counted as wrong, and as what.
+    #[serde(skip)]
+    wrong: BTreeMap<u64, Verdict>,
 }
 
 impl Verification {
     /// Whether every key was read and shows what it should.
     pub fn is_clean(&self) -> bool {
-        self.lost + self.stale + self.resurrected + self.damaged + self.unread == 0
+        self.wrong_keys() + self.unread == 0
+    }
+
+    /// Whether another program writes the bucket: what was replaced by it cannot be told from what was lost.
+    pub fn is_void(&self) -> bool {
+        self.overwritten > 0
+    }
+
+    /// Keys that were read and do not show what they should.
+    pub(crate) fn wrong_keys(&self) -> u64 {
+        self.lost + self.stale + self.resurrected + self.overwritten + self.damaged
     }
 
     pub(crate) fn violate(
@@ -99,18 +133,7 @@ impl Verification {
         verdict: Verdict,
         when: &'static str,
     ) {
-        match verdict {
-            Verdict::Kept => return,
-            Verdict::KeptBesideEarlier => {
-                self.beside_earlier += 1;
-                return;
-            }
-            Verdict::Lost => self.lost += 1,
-            Verdict::Stale => self.stale += 1,
-            Verdict::Resurrected => self.resurrected += 1,
-            Verdict::Damaged => self.damaged += 1,
-        }
-        if self.violations.len() < DESCRIBED_MAX {
+        if self.count(key, verdict) && self.violations.len() < DESCRIBED_MAX {
             self.violations.push(Violation {
                 key: String::from_utf8_lossy(&key_name(key)).into_owned(),
                 verdict,
@@ -121,17 +144,43 @@ impl Verification {
         }
     }
 
+    /// Whether the key is wrong and was not counted before.
+    fn count(&mut self, key: u64, verdict: Verdict) -> bool {
+        let counter = match verdict {
+            Verdict::Kept => return false,
+            Verdict::KeptBesideEarlier => {
+                self.beside_earlier += 1;
+                return false;
+            }
+            Verdict::Lost => &mut self.lost,
+            Verdict::Stale => &mut self.stale,
+            Verdict::Resurrected => &mut self.resurrected,
+            Verdict::Overwritten => &mut self.overwritten,
+            Verdict::Damaged => &mut self.damaged,
+        };
+        if self.wrong.contains_key(&key) {
+            return false;
+        }
+        self.wrong.insert(key, verdict);
+        *counter += 1;
+        true
+    }
+
     /// Adds what another verification of the same run found.
     pub fn absorb(&mut self, other: Verification) {
+        self.keys += other.keys;
         self.checked += other.checked;
-        self.lost += other.lost;
-        self.stale += other.stale;
-        self.resurrected += other.resurrected;
-        self.damaged += other.damaged;
         self.unread += other.unread;
         self.beside_earlier += other.beside_earlier;
-        let room = DESCRIBED_MAX - self.violations.len().min(DESCRIBED_MAX);
-        self.violations.extend(other.violations.into_iter().take(room));
+        for (key, verdict) in other.wrong {
+            self.count(key, verdict);
+        }
+        for violation in other.violations {
+            let known = self.violations.iter().any(|known| known.key == violation.key);
+            if !known && self.violations.len() < DESCRIBED_MAX {
+                self.violations.push(violation);
+            }
+        }
     }
 }
 
@@ -203,6 +252,7 @@ async fn check<T: Target>(
     patience: Duration,
     verification: &mut Verification,
 ) {
+    verification.keys += 1;
     let begin = clock::now();
     let reading = loop {
         match target.read(&key_name(key), None).await {
@@ -218,8 +268,8 @@ async fn check<T: Target>(
         }
     };
     let Reading { siblings, .. } = reading;
-    let found: Vec<_> = siblings.iter().filter_map(|value| Found::place(run, key, value)).collect();
+    let found: Vec<_> = siblings.iter().map(|value| Found::place(run, key, value)).collect();
     verification.checked += u64::from(history.acknowledged());
     let verdict = history.judge(&found);
-    verification.violate(key, history, &found, verdict, "at the end");
+    verification.violate(key, history, &found, verdict, AT_THE_END);
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::clock::{self, micros_between};
 use super::config::LoadConfig;
 use super::history::{Effect, Found, KeyHistory, Verdict};
@@ -16,7 +18,7 @@ use super::plan::{Plan, Step};
 use super::recorder::{Direction, Recorder};
 use super::stamp::ValueMaker;
 use super::target::{Cause, Failure, Reading, Target};
-use super::verify::Verification;
+use super::verify::{DURING, Verification};
 
 /// After a refusal: a cluster that answers errors at once is not asked in a tight loop.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(10);
@@ -50,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) horizon: AtomicU64,
     /// Records written by the load phase.
     pub(crate) loaded: AtomicU64,
+    /// What the last attempt to load a record met.
+    pub(crate) load_failure: Mutex<Option<String>>,
 }
 
 /// See the module.
@@ -105,6 +109,7 @@ impl<T: Target> Worker<T> {
                     return Err(failure);
                 }
                 attempt += 1;
+                *self.shared.load_failure.lock() = Some(failure.message);
                 tokio::time::sleep(LOAD_PAUSE).await;
             }
             self.shared.loaded.fetch_add(1, Ordering::Relaxed);
@@ -143,6 +148,9 @@ impl<T: Target> Worker<T> {
         let outcome = self.target.read(&key_name(key), None).await;
         self.record(Direction::Read, begin, outcome.as_ref().err()).await;
         let reading = outcome.ok()?;
+        if !reading.siblings.is_empty() {
+            self.shared.recorder.found(self.own.worker);
+        }
         if self.judges
             && let Some(index) = self.own.index(key)
         {
@@ -153,11 +161,11 @@ impl<T: Target> Worker<T> {
 
     fn judge(&mut self, key: u64, index: usize, reading: &Reading<T::Context>) {
         let place = |value: &bytes::Bytes| Found::place(self.run, key, value);
-        let found: Vec<_> = reading.siblings.iter().filter_map(place).collect();
+        let found: Vec<_> = reading.siblings.iter().map(place).collect();
         let history = &self.keys[index].history;
         match history.judge(&found) {
             Verdict::Kept | Verdict::KeptBesideEarlier => {}
-            verdict => self.verification.violate(key, history, &found, verdict, "during the run"),
+            verdict => self.verification.violate(key, history, &found, verdict, DURING),
         }
     }
 

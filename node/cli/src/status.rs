@@ -32,6 +32,9 @@ struct NodeHints {
     address: SocketAddr,
     /// Nothing where the node does not answer.
     hints_pending: Option<u64>,
+    /// For whom, as far as they are members.
+    #[serde(skip)]
+    targets: Vec<(SocketAddr, u64)>,
 }
 
 /// Shows the cluster. Whatever keeps a node from answering is 12, unreachable.
@@ -54,6 +57,7 @@ pub async fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
         Verdict::Healthy => exit::DONE,
         Verdict::Degraded => exit::DEGRADED.into(),
         Verdict::BelowQuorum => exit::BELOW_QUORUM.into(),
+        Verdict::Starting => exit::UNREACHABLE.into(),
     })
 }
 
@@ -91,23 +95,48 @@ fn tell(failure: &Failure, json: bool) {
 async fn hints(overview: &Overview) -> Vec<NodeHints> {
     let mut asked = JoinSet::new();
     for node in &overview.nodes {
-        let (address, host_id, is_up) = (node.address, node.host_id, node.is_up());
-        let own = (Some(host_id) == overview.node).then_some(overview.hints_pending);
+        let (address, host_id, answers) = (node.address, node.host_id, node.answers());
+        let own = (Some(host_id) == overview.node).then(|| NodeHints::of(address, overview));
         asked.spawn(async move {
-            let hints_pending = match own {
-                Some(hints) => Some(hints),
-                None if is_up => {
+            match own {
+                Some(hints) => hints,
+                None if answers => {
                     let answer = tokio::time::timeout(HINTS_WITHIN, ask(address, host_id)).await;
-                    answer.ok().flatten().map(|status| status.hints_pending)
+                    let view = answer.ok().flatten().map(|status| Overview::new(&status));
+                    view.map_or(NodeHints::unknown(address), |view| NodeHints::of(address, &view))
                 }
-                None => None,
-            };
-            NodeHints { address, hints_pending }
+                None => NodeHints::unknown(address),
+            }
         });
     }
     let mut hints = asked.join_all().await;
     hints.sort_by_key(|node| node.address);
     hints
+}
+
+impl NodeHints {
+    /// What the node at `address` says in its own view.
+    fn of(address: SocketAddr, view: &Overview) -> Self {
+        let owed = view.nodes.iter().filter(|node| node.hints_pending > 0);
+        let mut targets: Vec<_> = owed.map(|node| (node.address, node.hints_pending)).collect();
+        targets.sort_unstable();
+        Self { address, hints_pending: Some(view.hints_pending), targets }
+    }
+
+    fn unknown(address: SocketAddr) -> Self {
+        Self { address, hints_pending: None, targets: Vec::new() }
+    }
+
+    /// For whom it keeps how many, if it keeps any.
+    fn told(&self) -> Option<String> {
+        let hints = self.hints_pending.filter(|hints| *hints > 0)?;
+        let targets = self.targets.iter().map(|(target, hints)| format!("{hints} for {target}"));
+        let mut targets = targets.collect::<Vec<_>>().join(", ");
+        if targets.is_empty() {
+            targets = hints.to_string();
+        }
+        Some(format!("{targets} (kept by {})", self.address))
+    }
 }
 
 /// What one node says of itself; nothing if it does not answer, or another answers in its place.
@@ -146,26 +175,20 @@ impl ClusterStatus {
         lines.join("\n")
     }
 
-    /// What is kept where, if anything is, and who did not say.
+    /// What is kept for whom and where, if anything is, and who did not say.
     fn hints_line(&self) -> Option<String> {
-        let keeps = self.hints_by_node.iter().filter_map(|node| {
-            let hints = node.hints_pending.filter(|hints| *hints > 0)?;
-            Some((hints, format!("{hints} by {}", node.address)))
-        });
-        let (counts, by_node): (Vec<u64>, Vec<String>) = keeps.unzip();
+        let kept: Vec<_> = self.hints_by_node.iter().filter_map(NodeHints::told).collect();
+        if kept.is_empty() {
+            return None;
+        }
         // A node that is down is in the table as that; one that is up should have said.
-        let is_up = |address| {
-            self.overview.nodes.iter().any(|node| node.address == address && node.is_up())
+        let answers = |address| {
+            self.overview.nodes.iter().any(|node| node.address == address && node.answers())
         };
         let silent = self.hints_by_node.iter();
-        let silent = silent.filter(|node| node.hints_pending.is_none() && is_up(node.address));
+        let silent = silent.filter(|node| node.hints_pending.is_none() && answers(node.address));
         let silent: Vec<_> = silent.map(|node| node.address.to_string()).collect();
-        let mut line = match counts.iter().sum::<u64>() {
-            0 => return None,
-            1 => "hints: 1 write is kept for nodes that missed it".to_owned(),
-            sum => format!("hints: {sum} writes are kept for nodes that missed them"),
-        };
-        line = format!("{line}: {}", by_node.join(", "));
+        let mut line = format!("hints: {}", kept.join("; "));
         if !silent.is_empty() {
             line = format!("{line}; those of {} are not known", silent.join(", "));
         }

@@ -46,7 +46,7 @@ pub enum HandshakeError {
     Timeout,
 }
 
-/// Opens a connection as the dialling side, for the node `meant`.
+/// Opens a connection as the dialling side, for the node `meant`; `whole` is said of this node.
 ///
 /// # Errors
 /// [`HandshakeError`]; the stream is of no further use.
@@ -54,9 +54,10 @@ pub async fn open(
     stream: &mut Stream,
     local: &Local,
     meant: starling_ring::HostId,
+    whole: bool,
     received: &mut BytesMut,
 ) -> Result<Hello, HandshakeError> {
-    let hello = local.hello(meant);
+    let hello = local.hello(meant, whole);
     let frame = exchange(stream, Kind::Hello, &hello, received).await?;
     let theirs: Hello = starling_protocol::decode_header(&frame.header)?;
     if theirs.host_id != meant {

@@ -118,7 +118,7 @@ async fn keep_connected(link: Arc<Link>, context: LinkContext) {
                 if context.stop.is_cancelled() {
                     return;
                 }
-                info!(peer = %link.member.host_id, %reason, "connection to peer lost");
+                info!(peer = %link.member.host_id, address = %link.member.address, %reason, "connection to peer lost");
                 false
             }
             Some(Err(error)) => {
@@ -169,12 +169,13 @@ async fn connect(link: &Link, context: &LinkContext) -> Result<(Stream, BytesMut
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut received = BytesMut::new();
-    let hello =
-        handshake::open(&mut stream, &context.local, link.member.host_id, &mut received).await?;
+    let (peer, whole) = (link.member.host_id, context.liveness.is_whole(context.local.me));
+    let hello = handshake::open(&mut stream, &context.local, peer, whole, &mut received).await?;
     let event = LinkEvent::Up {
         peer: hello.host_id,
         incarnation: hello.incarnation,
         boot_nonce: hello.boot_nonce,
+        whole: hello.whole,
     };
     report(context, event).await;
     Ok((stream, received))

@@ -126,6 +126,8 @@ pub struct Hello {
     pub boot_nonce: u64,
     /// The highest ring epoch the sender has.
     pub epoch: u64,
+    /// Whether the sender holds every write that it acknowledged: gossip says so too, a moment later.
+    pub whole: bool,
 }
 
 /// Why a connection was not accepted.

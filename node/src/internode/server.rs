@@ -129,7 +129,8 @@ async fn greet(
     };
     match judged {
         Ok(serving) => {
-            let welcome = serving.local.hello(hello.host_id);
+            let whole = serving.liveness.is_whole(serving.local.me);
+            let welcome = serving.local.hello(hello.host_id, whole);
             let sent = handshake::send(&mut stream.writer, Kind::Welcome, &welcome).await;
             sent.map_err(|error| error.to_string())?;
             let peer = serving.local.ring.index_of(hello.host_id).expect("judged to be a member");
@@ -137,6 +138,7 @@ async fn greet(
                 peer: hello.host_id,
                 incarnation: hello.incarnation,
                 boot_nonce: hello.boot_nonce,
+                whole: hello.whole,
             });
             Ok((peer, serving))
         }
@@ -172,7 +174,8 @@ async fn answer_all(
         },
     };
     outbound.close();
-    info!(peer = %answerer.serving.local.ring.member(peer).host_id, %reason, "peer left");
+    let member = answerer.serving.local.ring.member(peer);
+    info!(peer = %member.host_id, address = %member.address, %reason, "peer left");
     reason
 }
 

@@ -44,6 +44,8 @@ pub enum LinkEvent {
         incarnation: u64,
         /// Its nonce at that start.
         boot_nonce: u64,
+        /// Whether it holds every write that it acknowledged.
+        whole: bool,
     },
     /// A connection ended or could not be made.
     Down {
@@ -65,6 +67,8 @@ pub enum PeerEvent {
         incarnation: u64,
         /// Its nonce at that start.
         boot_nonce: u64,
+        /// Whether it holds every write that it acknowledged.
+        whole: bool,
     },
     /// A gossip message arrived.
     Gossip {
@@ -104,6 +108,7 @@ pub struct Driver {
     answers: mpsc::Sender<Answered>,
     inbox: mpsc::Receiver<Answered>,
     clock: Arc<dyn WallClock>,
+    clock_was_off: bool,
     fatal: Fatal,
 }
 
@@ -148,6 +153,7 @@ impl Driver {
             answers,
             inbox,
             clock,
+            clock_was_off: false,
             fatal,
         }
     }
@@ -211,8 +217,9 @@ impl Driver {
 
     fn link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up { peer, incarnation, boot_nonce } => {
+            LinkEvent::Up { peer, incarnation, boot_nonce, whole } => {
                 self.check_clone(peer, incarnation, boot_nonce);
+                self.greeted_by(peer, incarnation, whole);
                 self.detect(detector::Event::LinkUp(peer, incarnation));
                 self.gossip(gossip::Event::Reachable(peer, true));
             }
@@ -225,8 +232,9 @@ impl Driver {
 
     fn peer(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Greeted { peer, incarnation, boot_nonce } => {
+            PeerEvent::Greeted { peer, incarnation, boot_nonce, whole } => {
                 self.check_clone(peer, incarnation, boot_nonce);
+                self.greeted_by(peer, incarnation, whole);
             }
             PeerEvent::Gossip { from, message } => {
                 self.gossip(gossip::Event::Received { from, message });
@@ -265,6 +273,17 @@ impl Driver {
         self.gossip(gossip::Event::Met(peer, boot));
     }
 
+    /// Until its gossip says it, a peer is as whole as it says when it is met: it counts as up from then on.
+    fn greeted_by(&self, peer: HostId, incarnation: u64, whole: bool) {
+        let Some(node) = self.local.ring.index_of(peer) else { return };
+        let has_said = self.gossip.state(peer).is_some_and(|state| {
+            state.incarnation >= incarnation && state.value(Key::Status).is_some()
+        });
+        if !has_said && incarnation >= self.liveness.incarnation(node) {
+            self.liveness.set_whole(node, whole);
+        }
+    }
+
     fn detect(&mut self, event: detector::Event) {
         let (now, mut effects) = (self.now(), Vec::new());
         self.direct.step(now, event, &mut self.rng, &mut effects);
@@ -277,16 +296,17 @@ impl Driver {
         }
     }
 
-    fn believe(&self, peer: HostId, liveness: Liveness) {
+    fn believe(&mut self, peer: HostId, liveness: Liveness) {
         let Some(node) = self.local.ring.index_of(peer) else { return };
+        let address = self.local.ring.member(node).address;
         self.liveness.set(node, liveness);
         match liveness {
-            Liveness::Up => info!(%peer, "peer is up"),
-            Liveness::Suspect => warn!(%peer, "peer is silent"),
+            Liveness::Up => info!(%peer, %address, "peer is up"),
+            Liveness::Suspect => warn!(%peer, %address, "peer is silent"),
             Liveness::UnreachableFromMe => {
-                warn!(%peer, "peer is reached by others but not from here")
+                warn!(%peer, %address, "peer is reached by others but not from here")
             }
-            Liveness::Down => warn!(%peer, "peer is down"),
+            Liveness::Down => warn!(%peer, %address, "peer is down"),
         }
         self.judge_own_clock();
     }
@@ -393,7 +413,7 @@ impl Driver {
 
     /// Compares this node's clock with the median of its living peers'. One that lost its memory leads only once it has compared: its
     /// clock does not know what it has minted.
-    fn judge_own_clock(&self) {
+    fn judge_own_clock(&mut self) {
         let living = (0..).map(NodeIndex).zip(&self.offsets_us);
         let living = living.filter(|(node, _)| self.liveness.is_reachable(*node));
         let mut offsets: Vec<i64> = living.filter_map(|(_, offset)| *offset).collect();
@@ -407,13 +427,14 @@ impl Driver {
         let median = offsets[offsets.len() / 2];
         let may_lead = median.unsigned_abs() <= CLOCK_OFFSET_MAX_US;
         if self.liveness.set_may_lead(may_lead) != may_lead {
-            if may_lead {
-                info!("this node's clock agrees with its peers' again; it leads writes");
-            } else {
+            if !may_lead {
+                self.clock_was_off = true;
                 error!(
                     offset_ms = median / 1_000,
                     "this node's clock is too far from its peers'; it leads no writes until it is set"
                 );
+            } else if std::mem::take(&mut self.clock_was_off) {
+                info!("this node's clock agrees with its peers' again; it leads writes");
             }
         }
     }

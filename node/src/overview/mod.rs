@@ -90,6 +90,8 @@ pub enum Verdict {
     Degraded,
     /// Some slot has no quorum.
     BelowQuorum,
+    /// There is no cluster yet.
+    Starting,
 }
 
 impl Overview {
@@ -135,7 +137,7 @@ impl Overview {
             hints_pending: 0,
             requests_in_flight: 0,
             repair: RepairView::default(),
-            verdict: Verdict::BelowQuorum,
+            verdict: Verdict::Starting,
         }
     }
 }
@@ -159,6 +161,12 @@ impl NodeOverview {
     #[must_use]
     pub fn is_up(&self) -> bool {
         is_up(self.status)
+    }
+
+    /// Whether it can be asked about itself: one that is being rebuilt answers no reads, and all else.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.is_up() || self.status == Status::Rebuilding
     }
 }
 
@@ -211,6 +219,7 @@ impl fmt::Display for Verdict {
             Self::Healthy => "healthy",
             Self::Degraded => "degraded",
             Self::BelowQuorum => "below quorum",
+            Self::Starting => "starting",
         })
     }
 }

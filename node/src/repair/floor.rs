@@ -13,7 +13,7 @@ use starling_ring::NodeIndex;
 use starling_storage::clock::SKEW_MAX_US;
 use starling_storage::floors::{self, Floor};
 use starling_storage::planted::Bug;
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use super::Repair;
 use super::groups::{Group, ranges};
@@ -84,7 +84,7 @@ impl Repair {
         for member in &group.members {
             self.adoption_of(*member, &slots, writes, states).await?;
         }
-        info!(slots = group.slots.len(), floor = writes, "a purge floor has risen");
+        debug!(slots = group.slots.len(), floor = writes, "a purge floor has risen");
         Ok(())
     }
 

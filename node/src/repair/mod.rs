@@ -156,7 +156,9 @@ impl Repair {
             for link in links.iter().filter(|link| self.leads(link)) {
                 match self.compare_with(link, &mut random).await {
                     Ok(0) => {}
-                    Ok(keys) => info!(peer = %link.member.host_id, keys, "exchanged what differed"),
+                    Ok(keys) => {
+                        info!(peer = %link.member.host_id, address = %link.member.address, keys, "exchanged what differed");
+                    }
                     Err(reason) => {
                         self.progress.interrupted(link.peer);
                         debug!(peer = %link.member.host_id, %reason, "comparing is interrupted");

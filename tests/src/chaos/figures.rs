@@ -69,7 +69,7 @@ impl Figures {
         self.resurrected += found.resurrected;
         self.damaged += found.damaged;
         self.unread += found.unread;
-        self.broken.extend(found.violations.iter().map(ToString::to_string));
+        self.broken.extend(found.violations.iter().map(|violation| format!("{violation:?}")));
     }
 }
 

@@ -259,6 +259,7 @@ fn hello() -> Hello {
         incarnation: 4,
         boot_nonce: 5,
         epoch: 1,
+        whole: true,
     }
 }
 

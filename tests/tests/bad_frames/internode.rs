@@ -54,6 +54,7 @@ impl Known {
             incarnation: 0,
             boot_nonce: 0,
             epoch: 1,
+            whole: true,
         }
     }
 
