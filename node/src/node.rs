@@ -216,7 +216,8 @@ fn way_in(
     let candidate = candidate(config, &opened.identity);
     let seeds: Vec<SocketAddr> = config.seeds.iter().copied().collect();
     let is_new = opened.identity.cluster_id().is_none();
-    let genesis = Genesis::new(candidate, &seeds, seams.network.clone(), is_new);
+    let genesis =
+        Genesis::new(candidate, &seeds, seams.network.clone(), is_new, opened.record.is_some());
     let genesis = Arc::new(genesis.map_err(GenesisFailure::from)?);
     if let Some(record) = &opened.record {
         check_place(config, opened.identity.host_id(), record)?;

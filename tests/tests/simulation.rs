@@ -7,7 +7,7 @@ use starling_storage::planted::Bug;
 use starling_tests::sim::Summary;
 
 /// Seeds that once broke a promise, and the first few.
-const SEEDS: &[u64] = &[1, 2, 3, 9, 11, 12, 17, 42, 44, 71, 238];
+const SEEDS: &[u64] = &[1, 2, 3, 9, 11, 12, 17, 42, 44, 71, 238, 608_909_282_937];
 /// Bugs that take many seeds; `make sim ARGS="--bug all"` has the time for them.
 const SLOWLY_FOUND: &[Bug] = &[
     Bug::AnswerBeforeRepair,

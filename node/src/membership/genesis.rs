@@ -73,6 +73,8 @@ pub struct Genesis {
     network: Arc<dyn Network>,
     /// Whether the data directory is new, so that this node may be a founder that lost its own.
     may_have_forgotten: bool,
+    /// Whether this node has a record of its cluster.
+    is_member: bool,
 }
 
 struct State {
@@ -82,7 +84,7 @@ struct State {
 }
 
 impl Genesis {
-    /// A node that is `me` among `seeds`; `may_have_forgotten` if its data directory is new.
+    /// A node that is `me` among `seeds`; `may_have_forgotten` if its data directory is new, `is_member` if it has a record of its cluster.
     ///
     /// # Errors
     /// A seed list without this node's address.
@@ -91,10 +93,11 @@ impl Genesis {
         seeds: &[SocketAddr],
         network: Arc<dyn Network>,
         may_have_forgotten: bool,
+        is_member: bool,
     ) -> Result<Self, GenesisError> {
         let machine = starling_ring::Genesis::new(me.clone(), seeds.iter().copied().collect())?;
         let state = Mutex::new(State { me, machine, founded: None });
-        Ok(Self { state, seeds: seeds.to_vec(), network, may_have_forgotten })
+        Ok(Self { state, seeds: seeds.to_vec(), network, may_have_forgotten, is_member })
     }
 
     /// The seeds not heard of yet.
@@ -117,8 +120,9 @@ impl Genesis {
     /// Learns from a seed's question and answers it.
     pub fn shadow_from(&self, shadow: Shadow) -> Shadow {
         let mut state = self.state.lock();
-        if state.founded.is_none() && shadow.wire_version == WIRE_VERSION {
-            // A stranger's words are no reason to stop: what a seed answers when asked is.
+        let may_found = state.founded.is_none() && shadow.cluster_id.is_none();
+        if may_found && shadow.wire_version == WIRE_VERSION {
+            // Who asks as a member of a cluster founds no other. A stranger's words are no reason to stop: what a seed answers when asked is.
             if let Some(error) = learn(&mut state, shadow) {
                 warn!(%error, "a node contradicts what is known of the seeds");
             }
@@ -134,11 +138,14 @@ impl Genesis {
     fn shadow(&self, state: &State) -> Shadow {
         let (candidates, cluster_id) = match &state.founded {
             Some((founders, cluster_id)) => (founders.clone(), Some(*cluster_id)),
+            // A member that is just starting founds nothing, and says so in a moment.
+            None if self.is_member => (Vec::new(), None),
             None => (state.machine.known(), None),
         };
+        let founds = state.founded.is_some() || !self.is_member;
         Shadow {
             wire_version: WIRE_VERSION,
-            me: Some(state.me.clone()),
+            me: founds.then(|| state.me.clone()),
             candidates,
             cluster_id,
             met_incarnation: 0,
@@ -311,5 +318,61 @@ impl Reminder {
         }
         let found: Vec<_> = others.iter().filter(|seed| !missing.contains(seed)).collect();
         info!(%waiting_for, ?found, "still waiting for the other seeds");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use starling_ring::{Candidate, ClusterId, HostId};
+    use uuid::Uuid;
+
+    use super::Genesis;
+    use crate::internode::message::{Shadow, WIRE_VERSION};
+    use crate::net::TcpNetwork;
+
+    fn candidate(number: u8) -> Candidate {
+        let at = |port| SocketAddr::from(([127, 0, 0, number], port));
+        Candidate {
+            host_id: HostId(Uuid::from_u128(number.into())),
+            nonce: [number; 32],
+            address: at(7000),
+            client_address: at(9050),
+            datacenter: "dc1".to_owned(),
+            rack: "rack1".to_owned(),
+            config_hash: [0; 32],
+        }
+    }
+
+    fn asking(number: u8, cluster_id: Option<ClusterId>) -> Shadow {
+        let me = Some(candidate(number));
+        let candidates = (1..=3).map(candidate).collect();
+        Shadow { wire_version: WIRE_VERSION, me, candidates, cluster_id, met_incarnation: 0 }
+    }
+
+    fn genesis(is_member: bool) -> Genesis {
+        let seeds: Vec<_> = (1..=3).map(|number| candidate(number).address).collect();
+        let network = Arc::new(TcpNetwork);
+        Genesis::new(candidate(1), &seeds, network, !is_member, is_member).expect("it is a seed")
+    }
+
+    /// A node that had lost its disk founded a second cluster with those that came back at the same moment.
+    #[test]
+    fn who_asks_as_a_member_of_a_cluster_is_no_founder_of_another() {
+        let forgot = genesis(false);
+        for number in [2, 3] {
+            forgot.shadow_from(asking(number, Some(ClusterId([7; 16]))));
+        }
+        assert_eq!(forgot.missing(), [candidate(2).address, candidate(3).address]);
+        forgot.shadow_from(asking(2, None));
+        assert_eq!(forgot.missing(), []);
+    }
+
+    #[test]
+    fn a_member_that_is_just_starting_is_nobody_s_founder() {
+        let answer = genesis(true).shadow_from(asking(2, None));
+        assert_eq!((answer.me, answer.candidates), (None, Vec::new()));
     }
 }
