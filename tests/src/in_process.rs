@@ -71,8 +71,22 @@ impl InProcess {
     /// # Panics
     /// If one does not.
     pub async fn start(nodes: u8, network: Arc<dyn Network>, disk: Disk) -> InProcess {
+        InProcess::start_after(nodes, network, disk, |_| {}).await
+    }
+
+    /// [`InProcess::start`], once `prepare` has seen each machine.
+    ///
+    /// # Panics
+    /// If one does not serve.
+    pub async fn start_after(
+        nodes: u8,
+        network: Arc<dyn Network>,
+        disk: Disk,
+        prepare: impl Fn(&mut Machine),
+    ) -> InProcess {
         let mut cluster = InProcess::prepare(nodes, network, disk);
         for machine in &mut cluster.machines {
+            prepare(machine);
             machine.start().await;
         }
         for machine in &cluster.machines {

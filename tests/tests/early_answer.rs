@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use starling_client::{Bucket, ConsistencyLevel};
 use starling_storage::planted::{Bug, Planted};
-use starling_tests::{Detained, Disk, InProcess, MemoryNetwork};
+use starling_tests::{Detained, Disk, InProcess, Machine, MemoryNetwork};
 
 const BUCKET: &str = "demo.things";
 /// Comparing replicas would bring the value to all.
@@ -28,16 +28,12 @@ async fn an_answer_before_its_repair_is_taken_back_later() {
 /// What a read through the replica with the value shows, nothing if it fails, and then one without that replica.
 async fn shown_and_later(planted: Planted) -> (Vec<String>, Vec<String>) {
     let detained = Detained::new(Arc::new(MemoryNetwork::new()));
-    let mut cluster = InProcess::prepare(3, Arc::new(detained.clone()), Disk::Memory);
-    for number in 1..=3 {
-        cluster.node(number).compare_every(NEVER);
-        cluster.node(number).plant(planted);
-        cluster.node(number).start().await;
-    }
-    for number in 1..=3 {
-        cluster.node(number).ready().await;
-    }
-    cluster.wait_until_up(3).await;
+    let prepare = |machine: &mut Machine| {
+        machine.compare_every(NEVER);
+        machine.plant(planted);
+    };
+    let network = Arc::new(detained.clone());
+    let mut cluster = InProcess::start_after(3, network, Disk::Memory, prepare).await;
     for number in 2..=3 {
         detained.lose_mutations_to(cluster.node(number).config().listen.internode);
     }

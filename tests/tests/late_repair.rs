@@ -8,7 +8,7 @@ use starling_client::{Bucket, Client, ConsistencyLevel};
 use starling_node::time::now;
 use starling_storage::planted::{Bug, Planted};
 use starling_tests::cluster::READY_WITHIN;
-use starling_tests::{Detained, Disk, InProcess, MemoryNetwork};
+use starling_tests::{Detained, Disk, InProcess, Machine, MemoryNetwork};
 use tokio::time::sleep;
 
 /// A delete is to be forgotten soon.
@@ -34,16 +34,12 @@ async fn a_repair_that_is_dated_by_its_sending_brings_it_back() {
 
 async fn found_after_a_late_repair(planted: Planted) -> Vec<String> {
     let detained = Detained::new(Arc::new(MemoryNetwork::new()));
-    let mut cluster = InProcess::prepare(4, Arc::new(detained.clone()), Disk::Memory);
-    for number in 1..=4 {
-        cluster.node(number).compare_every(COMPARE_EVERY);
-        cluster.node(number).plant(planted);
-        cluster.node(number).start().await;
-    }
-    for number in 1..=4 {
-        cluster.node(number).ready().await;
-    }
-    cluster.wait_until_up(4).await;
+    let prepare = |machine: &mut Machine| {
+        machine.compare_every(COMPARE_EVERY);
+        machine.plant(planted);
+    };
+    let network = Arc::new(detained.clone());
+    let mut cluster = InProcess::start_after(4, network, Disk::Memory, prepare).await;
     for attempt in 0..TRIES {
         let name = format!("demo.try{attempt}");
         if let Some(found) = try_in(&mut cluster, &detained, &name, attempt).await {

@@ -82,8 +82,8 @@ pub enum ApplyError {
 }
 
 impl Replica {
-    /// Merges operands into their storage keys in one atomic write, without reading and without waiting: where it would have to wait for the
-    /// store, or for who does, it answers [`StoreError::Stalled`].
+    /// Merges operands into their storage keys in one atomic write, without waiting: where it would have to wait for the store, or for who
+    /// does, it answers [`StoreError::Stalled`]. It reads nothing, except for tombstones that are old enough to be forgotten by their age.
     ///
     /// The writes are readable at once and durable when [`crate::CommitLoop::on_durable`] says so.
     pub fn apply(&self, writes: &[Envelope]) -> Result<(), ApplyError> {
