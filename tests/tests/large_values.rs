@@ -50,7 +50,8 @@ async fn a_burst_of_large_reads_is_answered_to_the_last_within_the_memory_limit(
 
     // And afterwards there is room again.
     client.send(&get(Level::All), &[]).await;
-    assert!(matches!(client.answer().await, Response::Value { .. }));
+    let answer = client.answer().await;
+    assert!(matches!(answer, Response::Value { .. }), "{answer:?}");
 }
 
 fn put(bucket: u32, key: Bytes, level: Level) -> Request {

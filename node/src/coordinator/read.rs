@@ -7,6 +7,7 @@ use bytes::Bytes;
 use starling_storage::planted::Bug;
 use starling_storage::values::{self, Causal, Context};
 use starling_storage::{Carries, Envelope, Lookup, ReadError, Tier};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::plan::Plan;
@@ -114,27 +115,54 @@ impl Coordinator {
         if chosen.is_empty() {
             self.check_readable(plan)?;
         }
-        let replicas = plan.replicas().len();
-        let (gather, mut decision) = ReadGather::new(
+        let (gather, decision) = ReadGather::new(
             plan.tracker.clone(),
             held.clone(),
-            replicas,
+            plan.replicas().len(),
             match ask {
                 Ask::Everyone => chosen.len(),
                 Ask::OneState | Ask::States => 0,
             },
         );
-        let mut spare = preference.into_iter().filter(|index| !chosen.contains(index));
+        let spare = preference.into_iter().filter(|index| !chosen.contains(index));
         for (place, &index) in chosen.iter().enumerate() {
             let kind = if place == 0 || ask != Ask::OneState { Kind::Read } else { Kind::Digest };
             self.question(plan, index, kind, &gather, deadline);
+            if !decision.is_empty() {
+                // Refused for want of room: then nobody else need read it.
+                break;
+            }
         }
+        let verdict = self.decided(plan, &gather, decision, spare, deadline).await;
+        let answers = gather.end();
+        match verdict {
+            None => Err(RequestError::Timeout { tally: gather.tally(), write: false }),
+            Some(Verdict::Met) => Ok(answers),
+            Some(_) if held.was_refused() => {
+                crate::metrics::observe_shed("in_flight_bytes");
+                let reason = "too many bytes in flight on this node for a value of this size";
+                Err(RequestError::Overloaded { reason })
+            }
+            Some(_) => Err(RequestError::ReadFailed { tally: gather.tally() }),
+        }
+    }
+
+    /// Waits for the end of a round, and asks one of the `spare` replicas for each that fails or falls silent, and for one that is slow. None once
+    /// it is too late.
+    async fn decided(
+        &self,
+        plan: &Plan,
+        gather: &Arc<ReadGather>,
+        mut decision: oneshot::Receiver<Verdict>,
+        mut spare: impl Iterator<Item = usize>,
+        deadline: Instant,
+    ) -> Option<Verdict> {
         if let Ok(verdict) = decision.try_recv() {
-            return answers_of(&gather, verdict);
+            return Some(verdict);
         }
         let mut another = || match spare.next() {
             Some(index) => {
-                self.question(plan, index, Kind::Read, &gather, deadline);
+                self.question(plan, index, Kind::Read, gather, deadline);
                 true
             }
             None => false,
@@ -144,16 +172,14 @@ impl Coordinator {
         loop {
             tokio::select! {
                 biased;
-                verdict = &mut decision => {
-                    return answers_of(&gather, verdict.unwrap_or(Verdict::Impossible));
-                }
+                verdict = &mut decision => return Some(verdict.unwrap_or(Verdict::Impossible)),
                 permit = gather.wants_another.acquire() => {
                     permit.expect("the permits are never closed").forget();
                     another();
                 }
                 () = &mut timer => {
                     if now() >= deadline {
-                        return Err(RequestError::Timeout { tally: gather.tally(), write: false });
+                        return None;
                     }
                     if self.hedging.spend() && another() {
                         crate::metrics::observe_hedged_read();
@@ -336,21 +362,6 @@ fn forgotten(answers: &[Option<Answer>]) -> u64 {
         Answer::Digest(_) => None,
     });
     floors.max().unwrap_or(0)
-}
-
-fn answers_of(gather: &ReadGather, verdict: Verdict) -> Result<Vec<Option<Answer>>, RequestError> {
-    match verdict {
-        Verdict::Met => Ok(gather.answers()),
-        _ if gather.was_refused() => {
-            crate::metrics::observe_shed("in_flight_bytes");
-            Err(RequestError::Overloaded {
-                reason: "too many bytes in flight on this node for a value of this size",
-            })
-        }
-        Verdict::Undecided | Verdict::Impossible => {
-            Err(RequestError::ReadFailed { tally: gather.tally() })
-        }
-    }
 }
 
 /// The state, if every answer has its digest: `Some(None)` where all have nothing.

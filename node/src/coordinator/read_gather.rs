@@ -50,15 +50,16 @@ impl Answer {
     }
 }
 
-/// One round of questions.
+/// One round of questions. It may outlive its read, until the last replica has answered; then it holds nothing of it.
 pub(super) struct ReadGather {
-    held: Arc<Held>,
     counting: Mutex<Counting>,
     /// A permit for each contacted replica that failed or fell silent: ask another one.
     pub(super) wants_another: Semaphore,
 }
 
 struct Counting {
+    /// What states are charged to, until the round is over.
+    held: Option<Arc<Held>>,
     tracker: QuorumTracker,
     answers: Vec<Option<Answer>>,
     answered: usize,
@@ -77,6 +78,7 @@ impl ReadGather {
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
         let (decided, decision) = oneshot::channel();
         let counting = Counting {
+            held: Some(held),
             tracker,
             answers: vec![None; replicas],
             answered: 0,
@@ -84,18 +86,19 @@ impl ReadGather {
             decided: Some(decided),
         };
         let counting = Mutex::new(counting);
-        (Arc::new(Self { held, counting, wants_another: Semaphore::new(0) }), decision)
+        (Arc::new(Self { counting, wants_another: Semaphore::new(0) }), decision)
     }
 
-    /// Counts one replica, this node's own included.
+    /// Counts one replica, this node's own included. Once the round is over, nothing.
     pub(super) fn record(&self, replica: usize, answer: Option<Answer>) {
+        let mut counting = self.counting.lock();
+        let Some(held) = &counting.held else { return };
         // A state for which there is no room is as good as none, and if it is the only one, so is the read.
         let room = match &answer {
-            Some(Answer::State(Some(state), _)) => self.held.take(state.len()),
+            Some(Answer::State(Some(state), _)) => held.take(state.len()),
             _ => true,
         };
         let answer = answer.filter(|_| room);
-        let mut counting = self.counting.lock();
         let mut answers = counting.answers.iter().flatten();
         let has_state = answers.any(|answer| matches!(answer, Answer::State(Some(_), _)));
         let verdict = counting.tracker.record(replica, answer.is_some());
@@ -113,14 +116,11 @@ impl ReadGather {
         }
     }
 
-    /// The answers so far, by replica.
-    pub(super) fn answers(&self) -> Vec<Option<Answer>> {
-        self.counting.lock().answers.clone()
-    }
-
-    /// Whether there was no room for a state.
-    pub(super) fn was_refused(&self) -> bool {
-        self.held.was_refused()
+    /// Ends the round: the answers so far, by replica. What comes later is dropped as it comes.
+    pub(super) fn end(&self) -> Vec<Option<Answer>> {
+        let mut counting = self.counting.lock();
+        counting.held = None;
+        std::mem::take(&mut counting.answers)
     }
 
     pub(super) fn tally(&self) -> Tally {
@@ -156,5 +156,39 @@ fn parse(frame: &Frame) -> Option<Answer> {
             Some(Answer::Digest(u128::from_le_bytes(bytes)))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use starling_ring::Requirement;
+
+    use super::{Answer, QuorumTracker, ReadAt, ReadGather, Verdict};
+    use crate::overload::InFlight;
+
+    const BUDGET: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn a_round_that_is_over_holds_nothing_of_its_read_while_a_replica_is_late() {
+        let node = InFlight::new(1 << 20);
+        let state = || Some(Answer::State(Some(vec![7; 600 << 10].into()), ReadAt::default()));
+        let share = node.connection().admit(1, BUDGET).expect("there is room");
+        let held = Arc::new(share.hold());
+        let one = Requirement { total: 1, per_datacenter: BTreeMap::new() };
+        let tracker = QuorumTracker::new(&one, ["dc1", "dc1"]);
+        let (gather, mut decision) = ReadGather::new(tracker, held.clone(), 2, 0);
+        gather.record(0, state());
+        assert_eq!(decision.try_recv(), Ok(Verdict::Met));
+        assert_eq!(gather.end(), [state(), None]);
+        drop((held, share));
+        let next = node.connection().admit(900 << 10, BUDGET);
+        assert!(next.is_ok(), "the read is answered");
+        gather.record(1, state());
+        drop(next);
+        assert!(node.connection().admit(900 << 10, BUDGET).is_ok(), "what came late is dropped");
     }
 }
