@@ -58,6 +58,7 @@ pub fn open(config: &Config, seams: &Seams) -> Result<Opened, DataError> {
             let options = RocksOptions {
                 block_cache_bytes: config.block_cache_bytes as usize,
                 memtable_bytes: staggered(config),
+                compaction_bytes_max: config.compaction_bytes_max,
                 ..RocksOptions::default()
             };
             let store = RocksStore::open(&config.data_dir.join("store"), &options);

@@ -226,7 +226,7 @@ error[S003] config: unknown key `seed`
     |
   2 | seed = ["127.0.0.1:7000"]
     | ^^^^
-  accepts cluster_name, data_dir, datacenter, rack, seeds, secret_file, insecure, slot_bits, durability, block_cache, memtable, hints_max, disk_reserve, repair_max, gc_grace, worker_threads, blocking_threads, listen, limits, timeouts, log, keyspaces
+  accepts cluster_name, data_dir, datacenter, rack, seeds, secret_file, insecure, slot_bits, durability, block_cache, memtable, compaction_max, hints_max, disk_reserve, repair_max, gc_grace, worker_threads, blocking_threads, listen, limits, timeouts, log, keyspaces
   effect  the node does not start
   try     did you mean `seeds`?
 "#,
@@ -399,6 +399,7 @@ fn every_value_out_of_range_is_refused_with_its_key() {
         ("worker_threads = 0", "worker_threads"),
         ("blocking_threads = 1000", "blocking_threads"),
         ("memtable = \"1KiB\"", "memtable"),
+        ("compaction_max = \"0B\"", "compaction_max"),
         ("timeouts.read = \"0ms\"", "timeouts.read"),
         ("timeouts.read = 2000", "timeouts.read"),
         ("limits.key_max = \"65536B\"", "limits.key_max"),

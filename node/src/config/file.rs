@@ -30,6 +30,7 @@ pub(super) struct Written {
     pub durability: Maybe<Durability>,
     pub block_cache: Maybe<Size>,
     pub memtable: Maybe<Size>,
+    pub compaction_max: Maybe<Size>,
     pub hints_max: Maybe<Size>,
     pub disk_reserve: Maybe<Size>,
     pub repair_max: Maybe<Size>,

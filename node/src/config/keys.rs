@@ -147,6 +147,13 @@ pub const KEYS: &[Key] = &[
          of it and all of it, so that not all replicas write their files at the same moment.",
     ),
     key(
+        "compaction_max",
+        r#""64MiB""#,
+        SIZE,
+        "Bytes a second that the store may write to sort and merge its files. Every write is sorted some five times, so a \
+         node takes a fifth of it in new data for long; the less it is, the less requests wait for processors and disk.",
+    ),
+    key(
         "hints_max",
         r#""1GiB""#,
         SIZE,

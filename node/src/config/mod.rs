@@ -67,6 +67,8 @@ pub struct Config {
     pub block_cache_bytes: u64,
     /// Bytes of writes kept in memory before they go to a sorted file.
     pub memtable_bytes: u64,
+    /// Bytes a second that the store may write to sort and merge its files.
+    pub compaction_bytes_max: u64,
     /// Bytes of hints kept for all nodes that are away together; beyond them the oldest go.
     pub hints_bytes_max: u64,
     /// Bytes that writes leave free on the disk, though at most an eighth of it; 0 for none.

@@ -48,6 +48,7 @@ pub(super) fn defaults() -> Config {
         durability: Durability::Group,
         block_cache_bytes: 64 * MIB,
         memtable_bytes: 32 * MIB,
+        compaction_bytes_max: 64 * MIB,
         hints_bytes_max: GIB,
         disk_reserve_bytes: 256 * MIB,
         repair_bytes_max: 32 * MIB,
@@ -105,6 +106,12 @@ pub(super) fn resolve(base: &Config, layers: &Layers) -> Result<Config, ConfigEr
         )?,
         block_cache_bytes: pick.size("block_cache", |w| &w.block_cache, &SIZES, cache)?,
         memtable_bytes: pick.size("memtable", |w| &w.memtable, &SIZES, memtable)?,
+        compaction_bytes_max: pick.size(
+            "compaction_max",
+            |w| &w.compaction_max,
+            &SIZES,
+            base.compaction_bytes_max,
+        )?,
         hints_bytes_max: pick.size("hints_max", |w| &w.hints_max, &SIZES, hints)?,
         disk_reserve_bytes: pick.size(
             "disk_reserve",

@@ -50,6 +50,7 @@ impl Config {
             ("durability", Some(durability(self.durability))),
             ("block_cache", Some(size(self.block_cache_bytes))),
             ("memtable", Some(size(self.memtable_bytes))),
+            ("compaction_max", Some(size(self.compaction_bytes_max))),
             ("hints_max", Some(size(self.hints_bytes_max))),
             ("disk_reserve", Some(size(self.disk_reserve_bytes))),
             ("repair_max", Some(size(self.repair_bytes_max))),

@@ -39,6 +39,11 @@ const WARM_FILES: (&str, &str) =
 
 /// So much of a new file is handed to the disk at a time: all at once, it would hold up the syncs of the log.
 const FILE_PIECE_BYTES: u64 = 512 << 10;
+/// Flushes and compactions get their share of the rate so often, in microseconds: as fast as they can, they would take a processor from the
+/// requests for half a second; in pieces of a few milliseconds they fit between these.
+const RATE_PERIOD_US: i64 = 10_000;
+/// Of so many shares a flush, which goes first, leaves one to a compaction.
+const RATE_FAIRNESS: i32 = 10;
 
 thread_local! {
     /// Operands of the last full merge on this thread: RocksDB runs the operator of a read on the reading thread.
@@ -52,13 +57,20 @@ pub struct RocksOptions {
     pub block_cache_bytes: usize,
     /// Size of one memory table of the data family.
     pub memtable_bytes: usize,
+    /// Bytes a second that flushes and compactions may write together.
+    pub compaction_bytes_max: u64,
     /// Threads for flushes and compactions together.
     pub background_jobs: i32,
 }
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
-        RocksOptions { block_cache_bytes: 64 << 20, memtable_bytes: 16 << 20, background_jobs: 2 }
+        RocksOptions {
+            block_cache_bytes: 64 << 20,
+            memtable_bytes: 16 << 20,
+            compaction_bytes_max: 64 << 20,
+            background_jobs: 2,
+        }
     }
 }
 
@@ -290,6 +302,8 @@ fn database_options(options: &RocksOptions, cache: Cache) -> Options {
     database.set_write_buffer_manager(&manager);
     // A start replays the log before it serves: a family that is seldom written must not keep much of it.
     database.set_max_total_wal_size((options.memtable_bytes * WAL_MEMTABLES) as u64);
+    let rate = i64::try_from(options.compaction_bytes_max).unwrap_or(i64::MAX);
+    database.set_ratelimiter(rate, RATE_PERIOD_US, RATE_FAIRNESS);
     database.set_bytes_per_sync(FILE_PIECE_BYTES);
     database.set_keep_log_file_num(4);
     database.set_max_log_file_size(4 << 20);
