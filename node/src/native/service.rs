@@ -401,7 +401,7 @@ impl Service {
         };
         match accepted {
             Ok(()) => self.status(),
-            Err(message) => Reply::error(WireError::Internal { message }),
+            Err(error) => Reply::error(WireError::Internal { message: error.to_string() }),
         }
     }
 
