@@ -10,8 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::bucket::Bucket;
 use crate::builder::ClientBuilder;
-use crate::cluster::{Cluster, NodeHandle};
-use crate::connection::now;
+use crate::cluster::{Cluster, NodeHandle, ReachError};
 use crate::error::Error;
 use crate::seams::Seams;
 
@@ -139,15 +138,15 @@ impl Client {
         let node = known.nodes.iter().find(|node| node.address == introduced_by);
         let unreachable = |why: String| Error::Unreachable { tried: vec![why] };
         let node = node.ok_or_else(|| unreachable("the contact point has gone".to_owned()))?;
-        let failed = |why: String| unreachable(format!("{}: {why}", node.address));
-        let connection =
-            node.connect(self.shared.cluster.connect_timeout()).await.map_err(failed)?;
-        match connection.call(request, &[], now() + timeout).await {
-            Ok((Response::Snapshots(found), _)) => Ok(found),
-            Ok((Response::Error(error), _)) => Err(Error::Refused { error, unknown: false }),
-            Ok(_) => Err(failed("it answered something else".to_owned())),
-            Err(error) => Err(failed(error.to_string())),
-        }
+        let within = self.shared.cluster.connect_timeout();
+        let answer = node.ask(request, within, timeout).await.and_then(|answer| match answer {
+            Response::Snapshots(found) => Ok(found),
+            _ => Err(ReachError::Unexpected { asked: "snapshots" }),
+        });
+        answer.map_err(|error| match error {
+            ReachError::Refused(error) => Error::Refused { error, unknown: false },
+            error => unreachable(format!("{}: {error}", node.address)),
+        })
     }
 
     /// Asks one after the other until one answers.
@@ -158,21 +157,13 @@ impl Client {
     ) -> Result<StatusView, Error> {
         let mut tried = Vec::new();
         for node in nodes {
-            let connected = node.connect(self.shared.cluster.connect_timeout()).await;
-            let answer = match &connected {
-                Ok(connection) => {
-                    let deadline = now() + self.shared.attempt_timeout;
-                    let answer = connection.call(request, &[], deadline).await;
-                    answer.map_err(|error| error.to_string())
-                }
-                Err(reason) => Err(reason.clone()),
+            let within = self.shared.cluster.connect_timeout();
+            let error = match node.ask(request, within, self.shared.attempt_timeout).await {
+                Ok(Response::Status(status)) => return Ok(status),
+                Ok(_) => ReachError::Unexpected { asked: "its status" },
+                Err(error) => error,
             };
-            match answer {
-                Ok((Response::Status(status), _)) => return Ok(status),
-                Ok((Response::Error(error), _)) => tried.push(format!("{}: {error}", node.address)),
-                Ok(_) => tried.push(format!("{}: it answered something else", node.address)),
-                Err(reason) => tried.push(format!("{}: {reason}", node.address)),
-            }
+            tried.push(format!("{}: {error}", node.address));
         }
         Err(Error::Unreachable { tried })
     }

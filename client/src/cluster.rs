@@ -1,6 +1,7 @@
 //! What the client knows of the cluster: the ring, a connection per node, who is worth asking.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,15 +43,36 @@ struct Backoff {
     pause: Duration,
 }
 
-/// Why a node did not do its part.
+/// Why a node cannot be worked with.
 #[derive(Debug, thiserror::Error)]
-enum Missed {
+pub(crate) enum ReachError {
     /// It is there, and said why not.
     #[error("{0}")]
     Refused(WireError),
-    /// It said nothing that is understood.
-    #[error("{0}")]
-    Silent(String),
+    /// Somebody else's attempt has not ended.
+    #[error("another request is still trying to reach it")]
+    BeingTried,
+    /// Too soon after the last attempt.
+    #[error("it could not be reached a moment ago")]
+    BackingOff,
+    /// It took too long.
+    #[error("no connection within {} ms", within.as_millis())]
+    Timeout {
+        /// How long it was given.
+        within: Duration,
+    },
+    /// There is no socket.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// It answered something else than was asked.
+    #[error("it answered something else than {asked}")]
+    Unexpected {
+        /// What was asked for.
+        asked: &'static str,
+    },
 }
 
 /// The ring as last heard, and how its answering node saw the others.
@@ -101,12 +123,7 @@ impl NodeHandle {
     }
 
     /// A connection, made if there is none and the last failure is long enough ago.
-    pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Held>, String> {
-        self.reach(within).await.map_err(|missed| missed.to_string())
-    }
-
-    async fn reach(&self, within: Duration) -> Result<Arc<Held>, Missed> {
-        let missed = |reason: &str| Missed::Silent(reason.to_owned());
+    pub(crate) async fn connect(&self, within: Duration) -> Result<Arc<Held>, ReachError> {
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
@@ -114,13 +131,13 @@ impl NodeHandle {
         // Whoever asked first goes on trying; it is not worth more to the others than an answer is.
         let patience = within.min(SILENCE);
         let Ok(mut backoff) = tokio::time::timeout(patience, self.dialling.lock()).await else {
-            return Err(missed("another request is still trying to reach it"));
+            return Err(ReachError::BeingTried);
         };
         if let Some(connection) = self.connected() {
             return Ok(connection);
         }
         if backoff.until.is_some_and(|until| now() < until) {
-            return Err(missed("it could not be reached a moment ago"));
+            return Err(ReachError::BackingOff);
         }
         *self.not_before.lock() = Some(until);
         match tokio::time::timeout_at(until, self.dial()).await {
@@ -135,31 +152,40 @@ impl NodeHandle {
                 backoff.pause = (backoff.pause * 2).clamp(BACKOFF_FIRST, BACKOFF_LAST);
                 backoff.until = Some(now() + backoff.pause);
                 *self.not_before.lock() = backoff.until;
-                Err(match failed {
-                    Ok(Err(reason)) => reason,
-                    _ => missed(&format!("no connection within {} ms", within.as_millis())),
-                })
+                failed.unwrap_or(Err(ReachError::Timeout { within }))
             }
         }
     }
 
-    async fn dial(&self) -> Result<Arc<Held>, Missed> {
-        let socket = self.seams.connect(self.address).await;
-        let (reader, writer) = socket.map_err(|error| Missed::Silent(error.to_string()))?;
+    /// Asks for something that is no data. `timeout` begins once there is a connection.
+    pub(crate) async fn ask(
+        &self,
+        request: &Request,
+        within: Duration,
+        timeout: Duration,
+    ) -> Result<Response, ReachError> {
+        let connection = self.connect(within).await?;
+        match connection.call(request, &[], now() + timeout).await?.0 {
+            Response::Error(error) => Err(ReachError::Refused(error)),
+            answer => Ok(answer),
+        }
+    }
+
+    async fn dial(&self) -> Result<Arc<Held>, ReachError> {
+        let (reader, writer) = self.seams.connect(self.address).await?;
         let connection = Connection::start(reader, writer);
         let client = format!("starling-client {}", env!("CARGO_PKG_VERSION"));
         let hello = Request::Hello { wire_version: WIRE_VERSION, client };
-        match connection.call(&hello, &[], now() + REFRESH_TIMEOUT).await {
-            Ok((Response::Hello { max_frame, max_value, .. }, _)) => {
+        match connection.call(&hello, &[], now() + REFRESH_TIMEOUT).await?.0 {
+            Response::Hello { max_frame, max_value, .. } => {
                 connection.greeted(Accepts {
                     frame_bytes_max: max_frame as usize,
                     value_bytes_max: max_value as usize,
                 });
                 Ok(connection)
             }
-            Ok((Response::Error(error), _)) => Err(Missed::Refused(error)),
-            Ok(_) => Err(Missed::Silent("it answered hello with something else".to_owned())),
-            Err(error) => Err(Missed::Silent(error.to_string())),
+            Response::Error(error) => Err(ReachError::Refused(error)),
+            _ => Err(ReachError::Unexpected { asked: "a greeting" }),
         }
     }
 
@@ -232,7 +258,7 @@ impl Cluster {
                     }
                     Err(missed) => {
                         tried.push(format!("{name}: {missed}"));
-                        if let Missed::Refused(error) = missed {
+                        if let ReachError::Refused(error) = missed {
                             refused.get_or_insert(error);
                         }
                     }
@@ -268,13 +294,10 @@ impl Cluster {
     }
 }
 
-async fn fetch(node: &NodeHandle, connect_timeout: Duration) -> Result<TopologyView, Missed> {
-    let connection = node.reach(connect_timeout).await?;
-    match connection.call(&Request::Topology, &[], now() + REFRESH_TIMEOUT).await {
-        Ok((Response::Topology(view), _)) => Ok(view),
-        Ok((Response::Error(error), _)) => Err(Missed::Refused(error)),
-        Ok(_) => Err(Missed::Silent("it answered something else than the ring".to_owned())),
-        Err(error) => Err(Missed::Silent(error.to_string())),
+async fn fetch(node: &NodeHandle, connect_timeout: Duration) -> Result<TopologyView, ReachError> {
+    match node.ask(&Request::Topology, connect_timeout, REFRESH_TIMEOUT).await? {
+        Response::Topology(view) => Ok(view),
+        _ => Err(ReachError::Unexpected { asked: "the ring" }),
     }
 }
 

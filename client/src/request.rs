@@ -1,5 +1,6 @@
 //! Carrying one request to its end: which node, which attempt, whether to try again.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -113,7 +114,7 @@ impl Shared {
         let attempt_deadline = deadline.min(now() + attempt);
         let bucket = match node.open(&connection, job.bucket, attempt_deadline).await {
             Ok(bucket) => bucket,
-            Err(OpenError::Call(error)) => return Err(not_done(error.to_string())),
+            Err(OpenError::Call(error)) => return Err(not_done(error)),
             Err(OpenError::Refused(error)) => return Err(refused(error, false)),
         };
         let request = (job.request)(bucket);
@@ -132,7 +133,7 @@ impl Shared {
             Err(CallError::TooLarge { len, accepts }) => {
                 Err(refused(too_large(job, len, accepts), false))
             }
-            Err(CallError::NotSent) => Err(not_done(CallError::NotSent.to_string())),
+            Err(CallError::NotSent) => Err(not_done(CallError::NotSent)),
             Err(error) => Err(Attempt::Missed(Missed {
                 error: Error::Timeout { last: error.to_string(), unknown: true },
                 unknown: true,
@@ -167,8 +168,8 @@ enum Attempt {
     Missed(Missed),
 }
 
-fn not_done(reason: String) -> Attempt {
-    let error = Error::Timeout { last: reason, unknown: false };
+fn not_done(reason: impl fmt::Display) -> Attempt {
+    let error = Error::Timeout { last: reason.to_string(), unknown: false };
     Attempt::Missed(Missed { error, unknown: false, pause: false })
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use starling_ring::HostId;
 use starling_storage::planted::{Bug, Planted};
 use starling_storage::replica::Replica;
-use starling_storage::{Hint, OwedHint};
+use starling_storage::{Hint, HintError, OwedHint};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -52,6 +52,22 @@ pub struct Handoff {
     pub stop: CancellationToken,
 }
 
+/// Why a peer was not sent all that it is owed. What it has not taken is sent again.
+#[derive(Debug, thiserror::Error)]
+enum HandoffError {
+    /// The peer did not take a hint, and may the next time.
+    #[error("after {handed} hints: {source}")]
+    Peer {
+        /// Taken before.
+        handed: u64,
+        /// What became of the first that was not.
+        source: LinkError,
+    },
+    /// The hints cannot be read, or what was taken cannot be noted.
+    #[error("the store of hints failed: {0}")]
+    Hints(#[from] HintError),
+}
+
 impl Handoff {
     /// Starts a task per peer on `tasks`.
     pub fn start(&self, links: &Links, tasks: &TaskTracker) {
@@ -75,8 +91,11 @@ impl Handoff {
                 match self.hand_over(link, target).await {
                     Ok(0) => {}
                     Ok(handed) => info!(%target, %address, handed, "hints handed over"),
-                    Err(reason) => {
-                        debug!(%target, %address, %reason, "handing hints over is interrupted")
+                    Err(HandoffError::Peer { handed, source }) => {
+                        debug!(%target, %address, handed, reason = %source, "handing hints over is interrupted");
+                    }
+                    Err(error @ HandoffError::Hints(_)) => {
+                        warn!(%target, %address, %error, "cannot hand hints over; it is tried again");
                     }
                 }
             }
@@ -84,18 +103,17 @@ impl Handoff {
     }
 
     /// Sends everything owed. Returns how many hints were taken.
-    async fn hand_over(&self, link: &Arc<Link>, target: HostId) -> Result<u64, String> {
+    async fn hand_over(&self, link: &Arc<Link>, target: HostId) -> Result<u64, HandoffError> {
         let mut handed = 0;
         loop {
             let replica = self.replica.clone();
-            let next =
-                self.blocking.run(move || replica.hints().next(target, WINDOW, WINDOW_BYTES)).await;
-            let owed = next.map_err(|error| error.to_string())?;
+            let next = move || replica.hints().next(target, WINDOW, WINDOW_BYTES);
+            let owed = self.blocking.run(next).await?;
             if owed.is_empty() {
                 return Ok(handed);
             }
             let sent_at = now();
-            let results = self.send(link, &owed).await;
+            let mut results = self.send(link, &owed).await;
             let took = now().saturating_duration_since(sent_at);
             let taken = results
                 .iter()
@@ -117,11 +135,12 @@ impl Handoff {
                     replica.hints().quarantine().keep(target, &late)?;
                     replica.hints().done_through(target, last)
                 };
-                let forgotten = self.blocking.run(forget).await;
-                forgotten.map_err(|error| error.to_string())?;
+                self.blocking.run(forget).await?;
             }
-            if taken < owed.len() {
-                return Err(format!("{handed} taken, then {:?}", results[taken]));
+            if taken < owed.len()
+                && let Err(source) = results.swap_remove(taken)
+            {
+                return Err(HandoffError::Peer { handed, source });
             }
             let is_busy = self.in_flight.requests() > 0;
             let yielded = if is_busy { took * PAUSE_UNDER_LOAD } else { Duration::ZERO };

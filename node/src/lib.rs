@@ -38,6 +38,6 @@ pub mod snapshot;
 pub mod time;
 
 pub use config::Config;
-pub use node::Node;
+pub use node::{Node, ReadyError};
 pub use opening::StartError;
 pub use seams::{Data, Seams};

@@ -49,11 +49,23 @@ pub struct Node {
 }
 
 /// How far the start has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Progress {
     Starting,
     Ready,
-    Failed(String),
+    Failed(Arc<StartError>),
+}
+
+/// Why a node that was started never serves.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError {
+    /// It cannot join its cluster; it should be stopped.
+    #[error(transparent)]
+    Failed(Arc<StartError>),
+    /// It was stopped before.
+    #[error("the node was stopped")]
+    Stopped,
 }
 
 impl Node {
@@ -102,7 +114,7 @@ impl Node {
                 Some(Ok(())) => Progress::Ready,
                 Some(Err(failure)) => {
                     error!(%failure, "the node cannot join its cluster");
-                    Progress::Failed(failure.to_string())
+                    Progress::Failed(Arc::new(failure))
                 }
             };
             // Nobody may be waiting for readiness.
@@ -146,14 +158,14 @@ impl Node {
     /// Returns when the node serves, or why it never will.
     ///
     /// # Errors
-    /// The failure's text; the node should then be stopped.
-    pub async fn ready(&self) -> Result<(), String> {
+    /// [`ReadyError`].
+    pub async fn ready(&self) -> Result<(), ReadyError> {
         let mut ready = self.ready.clone();
-        let progress = ready.wait_for(|progress| *progress != Progress::Starting).await;
+        let progress = ready.wait_for(|progress| !matches!(progress, Progress::Starting)).await;
         match progress.as_deref() {
-            Ok(Progress::Failed(reason)) => Err(reason.clone()),
+            Ok(Progress::Failed(failure)) => Err(ReadyError::Failed(failure.clone())),
             Ok(_) => Ok(()),
-            Err(_) => Err("the node was stopped".to_owned()),
+            Err(_) => Err(ReadyError::Stopped),
         }
     }
 

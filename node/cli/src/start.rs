@@ -87,7 +87,7 @@ async fn serve(config: Config, exit_with_parent: bool) -> Result<(), Failure> {
         if let Err(error) = node.stop().await {
             error!(%error, "the node did not stop cleanly");
         }
-        return Err(Failure::Start { problem, file: None });
+        return Err(Failure::Start { problem: problem.to_string(), file: None });
     }
     info!(native = %listen.native, internode = %listen.internode, admin = %listen.admin, "serving");
     stop.asked().await;

@@ -14,6 +14,7 @@ mod read;
 mod read_gather;
 mod restore;
 mod routing;
+mod spread;
 mod write;
 mod write_gather;
 

@@ -1,6 +1,7 @@
 //! Turns a key and a level into replicas and a count: the part of a request that needs no I/O.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use starling_protocol::DownReplica;
@@ -10,6 +11,8 @@ use starling_storage::planted::Bug;
 
 use super::quorum::{QuorumTracker, Tally};
 use super::{Coordinator, RequestError};
+use crate::internode::link;
+use crate::internode::message::Kind;
 
 /// A bucket that a connection has opened.
 #[derive(Debug, Clone)]
@@ -42,6 +45,25 @@ impl Plan {
     /// The natural replicas, the preferred leader first.
     pub(super) fn replicas(&self) -> &[NodeIndex] {
         self.placement().replicas(self.token)
+    }
+
+    /// What has a replica join `operand`, which is made of states unless the flags say otherwise.
+    pub(super) fn mutation<'a>(
+        &'a self,
+        operand: &'a [u8],
+        mint: u64,
+        budget: Duration,
+    ) -> link::Request<'a> {
+        link::Request {
+            kind: Kind::Mutate,
+            flags: 0,
+            budget,
+            mint,
+            begin_by: None,
+            header: &self.storage_key,
+            operand,
+            bucket: Some((self.bucket.id, &self.bucket.name)),
+        }
     }
 
     /// The number of `node` among the replicas.

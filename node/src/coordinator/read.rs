@@ -6,15 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use starling_storage::planted::Bug;
 use starling_storage::values::{self, Causal, Context};
-use starling_storage::{Carries, Envelope, Lookup, ReadError, Tier};
+use starling_storage::{Lookup, ReadError, Tier};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::plan::Plan;
 use super::quorum::Verdict;
 use super::read_gather::{Answer, ReadAt, ReadGather};
+use super::spread::Spread;
 use super::write::number;
-use super::write_gather::WriteGather;
 use super::{Coordinator, ReadRequest, RequestError};
 use crate::internode::message::Kind;
 use crate::internode::{Waiter, link};
@@ -219,32 +219,18 @@ impl Coordinator {
     fn question_here(&self, plan: &Plan, index: usize, gather: Arc<ReadGather>) {
         let read_at = ReadAt::now(&self.replica, &plan.storage_key);
         if !self.replica.may_answer() {
-            gather.record(index, None);
-            return gather.wants_another.add_permits(1);
+            return gather.settle(index, None);
         }
         match self.replica.read(&plan.storage_key, Tier::Cached) {
-            Ok(Lookup::Found(state)) => {
-                gather.record(index, Some(Answer::State(Some(state), read_at)))
-            }
-            Ok(Lookup::Absent) => gather.record(index, Some(Answer::State(None, read_at))),
             Ok(Lookup::NotCached) => {
                 let (replica, blocking) = (self.replica.clone(), self.blocking.clone());
                 let key = plan.storage_key.clone();
                 tokio::spawn(async move {
                     let found = blocking.run(move || replica.read(&key, Tier::Any)).await;
-                    let answer = answer_here(found, read_at);
-                    let failed = answer.is_none();
-                    gather.record(index, answer);
-                    if failed {
-                        gather.wants_another.add_permits(1);
-                    }
+                    gather.settle(index, answer_here(found, read_at));
                 });
             }
-            Err(error) => {
-                tracing::error!(%error, "cannot read from the store");
-                gather.record(index, None);
-                gather.wants_another.add_permits(1);
-            }
+            found => gather.settle(index, answer_here(found, read_at)),
         }
     }
 
@@ -296,61 +282,14 @@ impl Coordinator {
         crate::metrics::observe_read_repair();
         let fresh = self.planted.is(Bug::WriteBackUnderFreshMint);
         let mint = if fresh { self.replica.clock().read() } else { mint };
-        let nobody_down = vec![false; holds.len()];
-        let (gather, decision) =
-            WriteGather::new(plan.tracker.clone(), &nobody_down, None, self.planted);
-        let mutation = link::Request {
-            kind: Kind::Mutate,
-            flags: 0,
-            budget: deadline.saturating_duration_since(now()),
-            mint,
-            begin_by: None,
-            header: &plan.storage_key,
-            operand: joined,
-            bucket: Some((plan.bucket.id, &plan.bucket.name)),
-        };
-        for (index, node) in plan.replicas().iter().enumerate() {
-            if holds[index] {
-                gather.record(index, true);
-            } else if *node == self.local.me {
-                let envelope = Envelope {
-                    key: plan.storage_key.clone(),
-                    operand: joined.clone(),
-                    mint,
-                    carries: Carries::State,
-                };
-                self.apply_here(envelope, index, gather.clone()).await;
-            } else if self.liveness.is_reachable(*node) {
-                self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));
-            } else {
-                gather.record(index, false);
-            }
-        }
+        let spread = Spread { state: joined, mint, holds, hinted: false, deadline };
+        let (gather, decision) = self.spread(plan, spread).await;
         if self.planted.is(Bug::AnswerBeforeRepair) {
             return Ok(());
         }
         match tokio::time::timeout_at(deadline, decision).await {
             Ok(Ok(Verdict::Met)) => Ok(()),
             _ => Err(RequestError::Timeout { tally: gather.tally(), write: false }),
-        }
-    }
-
-    pub(super) async fn apply_here(
-        &self,
-        envelope: Envelope,
-        index: usize,
-        gather: std::sync::Arc<WriteGather>,
-    ) {
-        let replica = self.replica.clone();
-        let applied = self.blocking.run(move || replica.apply_repair(&[envelope])).await;
-        match applied {
-            Ok(()) => {
-                self.replica.commit().on_durable(Box::new(move || gather.record(index, true)));
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot apply a state");
-                gather.record(index, false);
-            }
         }
     }
 }

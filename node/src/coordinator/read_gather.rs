@@ -89,8 +89,17 @@ impl ReadGather {
         (Arc::new(Self { counting, wants_another: Semaphore::new(0) }), decision)
     }
 
-    /// Counts one replica, this node's own included. Once the round is over, nothing.
-    pub(super) fn record(&self, replica: usize, answer: Option<Answer>) {
+    /// Counts one replica, this node's own included, and wants another one in place of one that failed.
+    pub(super) fn settle(&self, replica: usize, answer: Option<Answer>) {
+        let failed = answer.is_none();
+        self.record(replica, answer);
+        if failed {
+            self.wants_another.add_permits(1);
+        }
+    }
+
+    /// Counts one replica; once the round is over, nothing.
+    fn record(&self, replica: usize, answer: Option<Answer>) {
         let mut counting = self.counting.lock();
         let Some(held) = &counting.held else { return };
         // A state for which there is no room is as good as none, and if it is the only one, so is the read.
@@ -130,12 +139,7 @@ impl ReadGather {
 
 impl ReplySink for ReadGather {
     fn reply(&self, replica: u8, answer: Result<Frame, LinkError>) {
-        let answer = answer.ok().and_then(|frame| parse(&frame));
-        let failed = answer.is_none();
-        self.record(usize::from(replica), answer);
-        if failed {
-            self.wants_another.add_permits(1);
-        }
+        self.settle(usize::from(replica), answer.ok().and_then(|frame| parse(&frame)));
     }
 
     fn late(&self, _replica: u8, late: Late) {

@@ -4,21 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use starling_ring::ConsistencyLevel;
-use starling_storage::Hint;
 use starling_storage::clock::SKEW_MAX_US;
 use starling_storage::planted::Bug;
-use starling_storage::replica::{Carries, Envelope};
 use starling_storage::values::Causal;
 use tokio::time::Instant;
 
 use super::plan::Bucket;
 use super::quorum::Verdict;
-use super::write::{TOO_LATE, number};
-use super::write_gather::{HintFor, WriteGather};
+use super::spread::Spread;
+use super::write::TOO_LATE;
 use super::{Coordinator, RequestError};
-use crate::internode::link;
-use crate::internode::message::Kind;
-use crate::internode::{LinkError, ReplySink, Waiter};
 use crate::time::now;
 
 /// A state to bring back.
@@ -59,45 +54,14 @@ impl Coordinator {
             crate::metrics::observe_shed("too_late");
             return Err(RequestError::Overloaded { reason: TOO_LATE });
         }
-        let hosts = plan.replicas().iter().map(|node| self.local.ring.member(*node).host_id);
-        let hint = HintFor {
-            hints: self.late_hints.clone(),
-            hosts: hosts.collect(),
-            envelope: Hint {
-                table: request.bucket.id,
-                mint,
-                key: plan.storage_key.clone(),
-                operand: request.state.clone(),
-            },
-        };
-        let nobody_has_one = vec![false; plan.replicas().len()];
-        let (gather, decision) =
-            WriteGather::new(plan.tracker.clone(), &nobody_has_one, Some(hint), self.planted);
-        let mutation = link::Request {
-            kind: Kind::Mutate,
-            flags: 0,
-            budget: request.deadline.saturating_duration_since(now()),
+        let spread = Spread {
+            state: &request.state,
             mint,
-            begin_by: None,
-            header: &plan.storage_key,
-            operand: &request.state,
-            bucket: Some((request.bucket.id, &request.bucket.name)),
+            holds: &vec![false; plan.replicas().len()],
+            hinted: true,
+            deadline: request.deadline,
         };
-        for (index, node) in plan.replicas().iter().enumerate() {
-            if *node == self.local.me {
-                let envelope = Envelope {
-                    key: plan.storage_key.clone(),
-                    operand: request.state.clone(),
-                    mint,
-                    carries: Carries::State,
-                };
-                self.apply_here(envelope, index, gather.clone()).await;
-            } else if self.liveness.is_reachable(*node) {
-                self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));
-            } else {
-                gather.reply(number(index), Err(LinkError::NotSent("it is down")));
-            }
-        }
+        let (gather, decision) = self.spread(&plan, spread).await;
         match tokio::time::timeout_at(request.deadline, decision).await {
             Ok(Ok(Verdict::Met)) => Ok(()),
             Ok(_) => Err(RequestError::WriteFailed { tally: gather.tally() }),

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use starling_ring::HostId;
 use starling_storage::planted::Bug;
 use starling_storage::values::Context;
-use starling_storage::{Hint, NotLeading, Put, PutError, PutRequest, StoreError};
+use starling_storage::{NotLeading, Put, PutError, PutRequest, StoreError};
 
 use super::plan::Plan;
 use super::quorum::Verdict;
-use super::write_gather::{HintFor, WriteGather};
+use super::write_gather::WriteGather;
 use super::{Coordinator, RequestError, WriteRequest};
 use crate::internode::link::OVERDUE;
-use crate::internode::message::{FRESH, Kind};
+use crate::internode::message::FRESH;
 use crate::internode::{Waiter, link};
 use crate::time::now;
 
@@ -96,32 +96,14 @@ impl Coordinator {
         me: usize,
         down: &[bool],
     ) -> Result<(), RequestError> {
-        let hosts = plan.replicas().iter().map(|node| self.local.ring.member(*node).host_id);
-        let hint = HintFor {
-            hints: self.late_hints.clone(),
-            hosts: hosts.collect(),
-            envelope: Hint {
-                table: request.bucket.id,
-                mint: put.mint,
-                key: plan.storage_key.clone(),
-                operand: put.delta.clone(),
-            },
-        };
+        let hint = self.hint_for(plan, put.mint, &put.delta);
         let (gather, decision) =
             WriteGather::new(plan.tracker.clone(), down, Some(hint), self.planted);
         let durable = gather.clone();
         self.replica.commit().on_durable(Box::new(move || durable.record(me, true)));
         let budget = request.deadline.saturating_duration_since(now()).max(ANSWER_BUDGET_MIN);
-        let mutation = link::Request {
-            kind: Kind::Mutate,
-            flags: FRESH,
-            budget,
-            mint: put.mint,
-            begin_by: None,
-            header: &plan.storage_key,
-            operand: &put.delta,
-            bucket: Some((request.bucket.id, &request.bucket.name)),
-        };
+        let mutation =
+            link::Request { flags: FRESH, ..plan.mutation(&put.delta, put.mint, budget) };
         for (index, node) in plan.replicas().iter().enumerate() {
             if index != me && !down[index] {
                 self.ask_node(*node, &mutation, Waiter::new(gather.clone(), number(index)));

@@ -1,9 +1,11 @@
 //! The connections between nodes: persistent, one in each direction per pair, many requests in
 //! flight on each.
 //!
-//! [`Link`] is the asking end, [`server`] the answering one. Neither decides anything about
+//! [`Link`] is the asking end; [`server`] accepts and `answerer` answers. None of them decides anything about
 //! quorums or membership.
 
+mod answerer;
+mod end;
 pub mod handshake;
 pub mod link;
 pub mod links;

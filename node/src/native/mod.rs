@@ -1,7 +1,10 @@
 //! The client port: sessions, requests and answers of the native protocol.
 
+mod data;
 mod errors;
+mod reply;
 mod service;
+mod serving;
 mod session;
 mod snapshots;
 mod views;
@@ -16,7 +19,9 @@ use tracing::{debug, warn};
 
 use crate::net::Listener;
 
-pub use service::{Reply, Service, Serving};
+pub use reply::Reply;
+pub use service::Service;
+pub use serving::Serving;
 pub use views::status;
 
 /// Accepts clients until `stop`, at most `connections_max` at once; one more is closed at once.

@@ -5,14 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use starling_protocol::{
     Frame, FrameDecoder, FrameError, Request, Response, WIRE_VERSION, WireError, kind,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::sync::CancellationToken;
 
-use super::service::{Reply, Service};
+use super::data::{Asked, Data};
+use super::reply::Reply;
+use super::service::Service;
 use crate::coordinator::Bucket;
 use crate::net::Stream;
 use crate::outbound::Outbound;
@@ -164,11 +166,14 @@ impl Session {
             self.answer(id, &self.service.hello(*wire_version, client)).await;
             return Err(End::Misbehaved(format!("wire version {wire_version}")));
         }
-        self.dispatch(id, request, frame).await;
+        match Asked::of(request, &frame.operand) {
+            Asked::Data { bucket, data } => self.dispatch_data(id, bucket, data, frame).await,
+            Asked::Other(request) => self.dispatch(id, request).await,
+        }
         Ok(())
     }
 
-    async fn dispatch(&mut self, id: u64, request: Request, frame: Frame) {
+    async fn dispatch(&mut self, id: u64, request: Request) {
         let service = self.service.clone();
         match request {
             Request::Hello { wire_version, client } => {
@@ -205,10 +210,6 @@ impl Session {
                 });
             }
             Request::Snapshots => self.answer(id, &service.snapshots().await).await,
-            request @ (Request::Get { .. }
-            | Request::Put { .. }
-            | Request::Delete { .. }
-            | Request::Restore { .. }) => self.dispatch_data(id, request, frame).await,
             _ => {
                 let error = WireError::NotSupportedYet { what: "this request".into() };
                 self.answer(id, &Reply::error(error)).await;
@@ -217,15 +218,8 @@ impl Session {
     }
 
     /// Starts a read or a write on a task of its own, if there is room for it.
-    async fn dispatch_data(&self, id: u64, request: Request, frame: Frame) {
+    async fn dispatch_data(&self, id: u64, bucket: u32, data: Data, frame: Frame) {
         let service = &self.service;
-        let bucket = match &request {
-            Request::Get { bucket, .. }
-            | Request::Put { bucket, .. }
-            | Request::Delete { bucket, .. }
-            | Request::Restore { bucket, .. } => *bucket,
-            _ => unreachable!("only requests for data come here"),
-        };
         let Some(bucket) = self.buckets.get(&bucket).cloned() else {
             return self.answer(id, &Reply::error(WireError::UnknownBucket { id: bucket })).await;
         };
@@ -236,7 +230,7 @@ impl Session {
         };
         let (service, outbound) = (service.clone(), self.outbound.clone());
         tokio::spawn(async move {
-            let reply = service.execute(&bucket, request, &frame, &share).await;
+            let reply = service.execute(&bucket, data, &frame, &share).await;
             share.completed();
             send(&outbound, id, service.uptime_ms(), &reply).await;
             drop((reply, share));
@@ -270,14 +264,4 @@ async fn send(outbound: &Outbound, id: u64, uptime_ms: u64, reply: &Reply) {
         );
     };
     let _client_is_gone = outbound.push_when_room(encode).await;
-}
-
-impl Reply {
-    pub(super) fn of(response: Response) -> Self {
-        Self { response, operand: Bytes::new(), _held: None }
-    }
-
-    pub(crate) fn error(error: WireError) -> Self {
-        Self::of(Response::Error(error))
-    }
 }

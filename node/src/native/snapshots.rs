@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use starling_protocol::{SnapshotView, WireError};
 use starling_ring::{Slot, SlotGrid};
 
-use super::service::Serving;
+use super::serving::Serving;
 use crate::local::Local;
 use crate::repair::ranges;
 use crate::snapshot::{self, About, Sharer, SnapshotError};

@@ -7,7 +7,7 @@ use starling_protocol::{
 use starling_ring::detector::Liveness;
 use starling_ring::{BucketMode, NodeIndex, PartitionerKind, ReplicationStrategy};
 
-use super::service::Serving;
+use super::serving::Serving;
 
 pub(super) fn hello(serving: &Serving, frame_bytes_max: usize) -> Response {
     let local = &serving.local;

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use starling_ring::NodeIndex;
 use starling_storage::leaves::Area;
+use starling_storage::replica::{ReadError, Replica};
 use tracing::warn;
 
 use super::Repair;
+use super::error::AnswerError;
 use super::wire::{self, FloorRuns, RepairAnswer, RepairRequest, SLOTS_MAX, STATES_BYTES_MAX};
 use crate::internode::message::BucketName;
 use crate::time::now;
@@ -30,7 +32,7 @@ impl Repair {
         let mint = self.parts.replica.clock().read();
         match self.try_answer(peer, request).await {
             Ok((answer, operand)) => (answer, operand, mint),
-            Err(reason) => (RepairAnswer::Failed { reason }, Bytes::new(), mint),
+            Err(error) => (RepairAnswer::Failed { reason: error.to_string() }, Bytes::new(), mint),
         }
     }
 
@@ -38,7 +40,7 @@ impl Repair {
         &self,
         peer: NodeIndex,
         request: RepairRequest,
-    ) -> Result<(RepairAnswer, Bytes), String> {
+    ) -> Result<(RepairAnswer, Bytes), AnswerError> {
         match request {
             RepairRequest::Begin { whole, names, floors } => {
                 self.begun(peer, whole, &names, &floors).await
@@ -46,29 +48,30 @@ impl Repair {
             RepairRequest::Compare { table, slots } => self.compared(table, &slots).await,
             RepairRequest::Leaves { table, slot } => {
                 let area = self.area(table, slot)?;
-                let leaves =
-                    self.parts.replica.leaf_hashes(area).ok_or("its leaves are being read")?;
+                let leaves = self.parts.replica.leaf_hashes(area);
+                let leaves = leaves.ok_or(AnswerError::LeavesBeingRead { slot })?;
                 let answer = RepairAnswer::Leaves { bits: leaves.bits() };
                 Ok((answer, wire::encode_leaves(&leaves)))
             }
             RepairRequest::Entries { table, ranges } => {
                 self.check(table)?;
-                let ranges = wire::ranges(&ranges).ok_or("too many ranges")?;
-                let entries = self.read(move |replica| replica.entry_hashes(table, &ranges)).await;
-                let entries = entries.map_err(|error| error.to_string())?;
+                let ranges = wire::ranges(&ranges)?;
+                let entries =
+                    self.read(move |replica| replica.entry_hashes(table, &ranges)).await?;
                 Ok((RepairAnswer::Entries, wire::encode_entries(&entries)))
             }
             RepairRequest::States { table, ranges, keys } => {
                 self.check(table)?;
-                let ranges = wire::ranges(&ranges).ok_or("too many ranges")?;
-                let read = self
-                    .read(move |replica| replica.states(table, &ranges, &keys, STATES_BYTES_MAX));
-                let states = read.await.map_err(|error| error.to_string())?;
+                let ranges = wire::ranges(&ranges)?;
+                let read = move |replica: &Replica| {
+                    replica.states(table, &ranges, &keys, STATES_BYTES_MAX)
+                };
+                let states = self.read(read).await?;
                 let answer = RepairAnswer::States { complete: states.complete };
                 Ok((answer, wire::encode_states(&states.entries)))
             }
             RepairRequest::Agreed { boot, .. } if boot != self.parts.local.boot_nonce => {
-                Err("this node has been started anew since the session began".to_owned())
+                Err(AnswerError::StartedAnew)
             }
             RepairRequest::Agreed { whole, through, .. } => {
                 self.progress.agreed(peer, now(), whole, through);
@@ -97,7 +100,7 @@ impl Repair {
         whole: bool,
         names: &[BucketName],
         floors: &FloorRuns,
-    ) -> Result<(RepairAnswer, Bytes), String> {
+    ) -> Result<(RepairAnswer, Bytes), AnswerError> {
         // Before its gossip says so: meanwhile this node must not take it for one that has kept everything.
         self.parts.liveness.set_whole(peer, whole);
         if !floors.is_empty() {
@@ -116,10 +119,11 @@ impl Repair {
         &self,
         table: u32,
         slots: &[(u32, u64)],
-    ) -> Result<(RepairAnswer, Bytes), String> {
+    ) -> Result<(RepairAnswer, Bytes), AnswerError> {
         self.check(table)?;
         if slots.len() > SLOTS_MAX {
-            return Err(format!("{} slots; {SLOTS_MAX} are answered", slots.len()));
+            let count = slots.len();
+            return Err(AnswerError::TooMany { what: "slots", count, max: SLOTS_MAX });
         }
         let read = self.refresh(table, slots.iter().map(|(slot, _)| *slot).collect()).await?;
         let differing = read.digests.iter().filter(|digest| !slots.contains(digest));
@@ -129,11 +133,11 @@ impl Repair {
     }
 
     /// Reads the dirty leaves of `slots`, as far as one question may go.
-    pub(super) async fn refresh(&self, table: u32, slots: Vec<u32>) -> Result<Read, String> {
+    pub(super) async fn refresh(&self, table: u32, slots: Vec<u32>) -> Result<Read, AnswerError> {
         let areas = slots.iter().map(|slot| self.area(table, *slot));
-        let areas = areas.collect::<Result<Vec<Area>, String>>()?;
+        let areas = areas.collect::<Result<Vec<Area>, AnswerError>>()?;
         let bytes_max = self.read_bytes_max();
-        let read = self.read(move |replica| {
+        let read = move |replica: &Replica| -> Result<Read, ReadError> {
             let mut read = Read::default();
             for area in areas {
                 if read.bytes >= bytes_max {
@@ -149,8 +153,8 @@ impl Repair {
                 }
             }
             Ok(read)
-        });
-        read.await.map_err(|error: starling_storage::ReadError| error.to_string())
+        };
+        Ok(self.read(read).await?)
     }
 
     pub(super) fn bucket_names(&self) -> Vec<BucketName> {
@@ -173,17 +177,17 @@ impl Repair {
     }
 
     /// Only tables that have a name here: a peer's mistake must not cost memory.
-    fn check(&self, table: u32) -> Result<(), String> {
+    fn check(&self, table: u32) -> Result<(), AnswerError> {
         match self.parts.replica.buckets().name(table) {
             Some(_) => Ok(()),
-            None => Err(format!("table {table:#010x} is not known")),
+            None => Err(AnswerError::UnknownTable { table }),
         }
     }
 
-    fn area(&self, table: u32, slot: u32) -> Result<Area, String> {
+    fn area(&self, table: u32, slot: u32) -> Result<Area, AnswerError> {
         self.check(table)?;
         let area = Area { table, slot };
         let has = self.parts.replica.leaves().has(area);
-        has.then_some(area).ok_or_else(|| format!("there is no slot {slot}"))
+        has.then_some(area).ok_or(AnswerError::NoSlot { slot })
     }
 }

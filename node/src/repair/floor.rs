@@ -16,9 +16,9 @@ use starling_storage::planted::Bug;
 use tracing::{debug, error};
 
 use super::Repair;
+use super::error::{AskError, FloorError};
 use super::groups::{Group, ranges};
 use super::wire::{FloorRuns, RepairAnswer, RepairRequest};
-use crate::internode::Link;
 use crate::membership::PeerEvent;
 use crate::time::now;
 
@@ -38,7 +38,10 @@ impl Repair {
         for group in self.groups.iter().filter(|group| group.members[0] == self.parts.local.me) {
             match self.raise_floor(group, &mut standings).await {
                 Ok(()) => {}
-                Err(reason) => debug!(%reason, "a purge floor cannot rise now"),
+                Err(reason) => {
+                    let slot = group.slots[0];
+                    debug!(slot, slots = group.slots.len(), %reason, "a purge floor cannot rise now");
+                }
             }
         }
     }
@@ -47,7 +50,7 @@ impl Repair {
         &self,
         group: &Group,
         standings: &mut BTreeMap<NodeIndex, Standing>,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloorError> {
         for member in &group.members {
             if !standings.contains_key(member) {
                 standings.insert(*member, self.standing_of(*member).await?);
@@ -78,8 +81,9 @@ impl Repair {
         }
         // A floor ahead of a clock would have that node's states refused until it is there.
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if states - earliest > SKEW_MAX_US.saturating_add(took) {
-            return Err("the clocks of its members are too far apart".to_owned());
+        let apart_us = states - earliest;
+        if apart_us > SKEW_MAX_US.saturating_add(took) {
+            return Err(FloorError::ClocksApart { apart_us });
         }
         for member in &group.members {
             self.adoption_of(*member, &slots, writes, states).await?;
@@ -88,17 +92,18 @@ impl Repair {
         Ok(())
     }
 
-    async fn standing_of(&self, member: NodeIndex) -> Result<Standing, String> {
+    async fn standing_of(&self, member: NodeIndex) -> Result<Standing, FloorError> {
         if member == self.parts.local.me {
             return self.standing();
         }
-        match self.ask(self.link_to(member)?, &RepairRequest::Standing).await? {
-            (RepairAnswer::Standing { agreed, tombstones }, _) => {
+        self.ask_member(member, &RepairRequest::Standing, |answer| match answer {
+            RepairAnswer::Standing { agreed, tombstones } => {
                 let agreed = agreed.into_iter().map(|(peer, at)| (NodeIndex(peer), at)).collect();
-                Ok(Standing { agreed, tombstones })
+                Some(Standing { agreed, tombstones })
             }
-            _ => Err("the peer's answer is not understood".to_owned()),
-        }
+            _ => None,
+        })
+        .await
     }
 
     async fn promise_of(
@@ -106,15 +111,16 @@ impl Repair {
         member: NodeIndex,
         slots: &[(u32, u32)],
         writes: u64,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, FloorError> {
         if member == self.parts.local.me {
             return self.promise(slots, writes).await;
         }
         let request = RepairRequest::Promise { slots: slots.to_vec(), writes };
-        match self.ask(self.link_to(member)?, &request).await? {
-            (RepairAnswer::Promised { now }, _) => Ok(now),
-            _ => Err("the peer's answer is not understood".to_owned()),
-        }
+        self.ask_member(member, &request, |answer| match answer {
+            RepairAnswer::Promised { now } => Some(now),
+            _ => None,
+        })
+        .await
     }
 
     async fn adoption_of(
@@ -123,55 +129,70 @@ impl Repair {
         slots: &[(u32, u32)],
         writes: u64,
         states: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloorError> {
         if member == self.parts.local.me {
             return self.adopt_floor(slots, writes, states).await;
         }
         let request = RepairRequest::Adopt { slots: slots.to_vec(), writes, states };
-        self.ask(self.link_to(member)?, &request).await.map(drop)
+        self.ask_member(member, &request, |_| Some(())).await
     }
 
-    fn link_to(&self, member: NodeIndex) -> Result<&Link, String> {
-        let link = self.parts.links.iter().find(|link| link.peer == member);
+    /// Asks another member; `read` takes what is wanted from an answer of the right kind.
+    async fn ask_member<T>(
+        &self,
+        member: NodeIndex,
+        request: &RepairRequest,
+        read: impl FnOnce(RepairAnswer) -> Option<T>,
+    ) -> Result<T, FloorError> {
+        let host_id = self.parts.local.ring.member(member).host_id;
+        let link = self.parts.links.to(member);
         let link = link.filter(|_| self.parts.liveness.is_reachable(member));
-        link.map(AsRef::as_ref).ok_or_else(|| format!("node {} cannot be reached", member.0))
+        let link = link.ok_or(FloorError::Unreachable { host_id })?;
+        let failed = |source: AskError| FloorError::Member { host_id, source };
+        let (answer, _) = self.ask(link, request).await.map_err(failed)?;
+        read(answer).ok_or_else(|| failed(request.misunderstood()))
     }
 
     /// What this node says of its comparisons.
-    pub(super) fn standing(&self) -> Result<Standing, String> {
+    pub(super) fn standing(&self) -> Result<Standing, FloorError> {
         if !self.is_whole() {
-            return Err("this node has lost writes".to_owned());
+            return Err(FloorError::LostWrites);
         }
         let tombstones = self.parts.replica.leaves().has_tombstones();
         Ok(Standing { agreed: self.progress.through(), tombstones })
     }
 
     /// Promises to mint nothing up to `writes`. Returns the clock's present: states read from here on have seen all of it.
-    pub(super) async fn promise(&self, slots: &[(u32, u32)], writes: u64) -> Result<u64, String> {
+    pub(super) async fn promise(
+        &self,
+        slots: &[(u32, u32)],
+        writes: u64,
+    ) -> Result<u64, FloorError> {
         let groups = self.groups_in(slots)?;
         let replica = self.parts.replica.clone();
-        if !self.is_whole() || !self.parts.liveness.may_lead() {
-            return Err("this node has lost writes, or its clock is off".to_owned());
+        if !self.is_whole() {
+            return Err(FloorError::LostWrites);
         }
-        if writes > replica.clock().now_us().saturating_add(SKEW_MAX_US) {
-            return Err("the floor is ahead of this node's clock".to_owned());
+        if !self.parts.liveness.may_lead() {
+            return Err(FloorError::ClockOff);
         }
+        check_ahead(&Floor { writes, ..Floor::default() }, replica.clock().now_us())?;
         for group in &groups {
             let others = group.members.iter().filter(|member| **member != self.parts.local.me);
             for other in others {
                 let host_id = self.parts.local.ring.member(*other).host_id;
                 let agreed = self.progress.through().get(other).copied().unwrap_or(0);
                 if agreed < writes && !self.parts.planted.is(Bug::FloorWithoutAgreement) {
-                    return Err(format!("this node and {host_id} have not compared so far"));
+                    return Err(FloorError::NotCompared { host_id });
                 }
-                if replica.hints().pending(host_id).0 > 0 {
-                    return Err(format!("this node keeps hints for {host_id}"));
+                let (hints, _) = replica.hints().pending(host_id);
+                if hints > 0 {
+                    return Err(FloorError::KeepsHints { host_id, hints });
                 }
             }
         }
         let slots = each(slots);
-        let promised = self.parts.blocking.run(move || replica.promise(&slots, writes)).await;
-        promised.map_err(|error| error.to_string())
+        Ok(self.parts.blocking.run(move || replica.promise(&slots, writes)).await?)
     }
 
     /// Adopts a floor that all members have promised.
@@ -180,16 +201,14 @@ impl Repair {
         slots: &[(u32, u32)],
         writes: u64,
         states: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloorError> {
         self.groups_in(slots)?;
         let replica = self.parts.replica.clone();
-        if states > replica.clock().now_us().saturating_add(SKEW_MAX_US) {
-            return Err("the floor is ahead of this node's clock".to_owned());
-        }
+        check_ahead(&Floor { states, ..Floor::default() }, replica.clock().now_us())?;
         let slots = each(slots);
-        if let Some(slot) = slots.iter().find(|slot| replica.floors().of(**slot).promised < writes)
-        {
-            return Err(format!("this node has not promised {writes} for slot {slot}"));
+        let short = |slot: &u32| replica.floors().of(*slot).promised < writes;
+        if let Some(slot) = slots.iter().copied().find(short) {
+            return Err(FloorError::NotPromised { slot, writes });
         }
         self.take_floor(slots, Floor { promised: writes, writes, states }).await
     }
@@ -199,9 +218,9 @@ impl Repair {
         &self,
         peer: NodeIndex,
         runs: &FloorRuns,
-    ) -> Result<(), String> {
+    ) -> Result<(), FloorError> {
         let mut higher: BTreeMap<Floor, Vec<u32>> = BTreeMap::new();
-        let theirs = floors::slots(&decode(runs), self.slots).ok_or("floors of other slots")?;
+        let theirs = floors::slots(&decode(runs), self.slots).ok_or(FloorError::OtherSlots)?;
         for group in self.groups.iter().filter(|group| group.members.contains(&peer)) {
             for slot in &group.slots {
                 let (own, their) = (self.parts.replica.floors().of(*slot), theirs[*slot as usize]);
@@ -212,9 +231,7 @@ impl Repair {
         }
         for (floor, slots) in higher {
             // Durable once it is taken: a broken clock's would stop this node's at every start.
-            if is_ahead(&floor, self.parts.replica.clock().now_us()) {
-                return Err("a peer's floor is ahead of this node's clock".to_owned());
-            }
+            check_ahead(&floor, self.parts.replica.clock().now_us())?;
             let forgot = |slot: &u32| self.parts.replica.floors().of(*slot).promised < floor.writes;
             if self.is_whole() && slots.iter().any(forgot) {
                 self.lose_memory().await?;
@@ -236,44 +253,43 @@ impl Repair {
         self.parts.blocking.run(move || replica.seal()).await
     }
 
-    async fn take_floor(&self, slots: Vec<u32>, floor: Floor) -> Result<(), String> {
+    async fn take_floor(&self, slots: Vec<u32>, floor: Floor) -> Result<(), FloorError> {
         let replica = self.parts.replica.clone();
-        let taken = self.parts.blocking.run(move || replica.adopt_floor(&slots, floor)).await;
-        taken.map_err(|error| error.to_string())?;
+        self.parts.blocking.run(move || replica.adopt_floor(&slots, floor)).await?;
         self.risen.notify_one();
         Ok(())
     }
 
     /// Its peers have forgotten deletes that this node would remember, had it kept its memory: it was taken back to an older state.
-    async fn lose_memory(&self) -> Result<(), String> {
+    async fn lose_memory(&self) -> Result<(), FloorError> {
         error!(
             "this node's data is older than what it has promised its peers: it is rebuilt from them"
         );
         let replica = self.parts.replica.clone();
-        let forgot = self.parts.blocking.run(move || replica.forget()).await;
-        forgot.map_err(|error| error.to_string())?;
+        self.parts.blocking.run(move || replica.forget()).await?;
         self.parts.liveness.set_whole(self.parts.local.me, false);
         let _stopping = self.parts.membership.send(PeerEvent::Lost).await;
         Ok(())
     }
 
     /// The groups of slots, all of which must be this node's.
-    fn groups_in(&self, slots: &[(u32, u32)]) -> Result<Vec<&Group>, String> {
+    fn groups_in(&self, slots: &[(u32, u32)]) -> Result<Vec<&Group>, FloorError> {
         let slots = each(slots);
         let is_in =
             |group: &&Group| slots.iter().any(|slot| group.slots.binary_search(slot).is_ok());
         let groups: Vec<&Group> = self.groups.iter().filter(is_in).collect();
         let known = |slot: &u32| groups.iter().any(|group| group.slots.binary_search(slot).is_ok());
-        match slots.iter().find(|slot| !known(slot)) {
-            Some(slot) => Err(format!("slot {slot} has no replica here")),
+        match slots.iter().copied().find(|slot| !known(slot)) {
+            Some(slot) => Err(FloorError::NoReplica { slot }),
             None => Ok(groups),
         }
     }
 }
 
-/// Whether a clock that is right cannot have told this floor by now.
-fn is_ahead(floor: &Floor, now_us: u64) -> bool {
-    floor.writes.max(floor.states) > now_us.saturating_add(SKEW_MAX_US)
+/// Refuses a floor that no clock which is right can have told by now.
+fn check_ahead(floor: &Floor, now_us: u64) -> Result<(), FloorError> {
+    let ahead_us = floor.writes.max(floor.states).saturating_sub(now_us);
+    if ahead_us > SKEW_MAX_US { Err(FloorError::AheadOfClock { ahead_us }) } else { Ok(()) }
 }
 
 /// The slots of ranges, as many as a ring can have at most.
@@ -288,14 +304,16 @@ fn decode(runs: &FloorRuns) -> floors::Runs {
 
 #[cfg(test)]
 mod tests {
-    use super::{Floor, SKEW_MAX_US, is_ahead};
+    use super::{Floor, SKEW_MAX_US, check_ahead};
 
     #[test]
     fn a_floor_of_either_kind_ahead_of_the_clock_is_not_believed() {
         let now_us = 1_000_000_000;
         let (right, ahead) = (now_us + SKEW_MAX_US, now_us + SKEW_MAX_US + 1);
-        assert!(!is_ahead(&Floor { promised: 0, writes: right, states: right }, now_us));
-        assert!(is_ahead(&Floor { promised: 0, writes: ahead, states: right }, now_us));
-        assert!(is_ahead(&Floor { promised: 0, writes: right, states: ahead }, now_us));
+        let is_believed =
+            |writes, states| check_ahead(&Floor { promised: 0, writes, states }, now_us).is_ok();
+        assert!(is_believed(right, right));
+        assert!(!is_believed(ahead, right));
+        assert!(!is_believed(right, ahead));
     }
 }

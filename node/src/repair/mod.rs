@@ -1,12 +1,14 @@
 //! Anti-entropy: replicas compare what they hold, pair by pair, and exchange what differs. Always on; nobody schedules it.
 //!
-//! [`session`] leads the comparison of one pair, [`answer`] is the other end, [`wire`] what they say, [`progress`] how far they are.
+//! [`session`] leads the comparison of one pair, [`answer`] is the other end, [`wire`] what they say, [`error`] why they cannot,
+//! [`progress`] how far they are.
 //! Once all replicas of some slots ([`groups`]) hold the same, [`floor`] says so, and [`sweep`] forgets what was deleted before.
 //!
 //! Invariant: only joins travel, so a session may be broken off, repeated or led from both ends at once without harm. A replica that lost
 //! writes answers no reads before it has joined what its peers hold ([`progress::may_be_whole`]).
 
 mod answer;
+mod error;
 mod floor;
 mod groups;
 mod progress;
@@ -22,6 +24,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use starling_ring::{NodeIndex, Slot, SlotGrid};
+use starling_storage::StoreError;
 use starling_storage::planted::Planted;
 use starling_storage::replica::Replica;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -129,7 +132,10 @@ impl Repair {
     }
 
     /// An operator's word: what this node and its peers hold is all there is.
-    pub async fn accept_loss(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The store's: the node does not count as whole then.
+    pub async fn accept_loss(&self) -> Result<(), StoreError> {
         if !self.is_whole() {
             warn!("an operator accepts that this node may have lost writes");
             self.become_whole().await?;
@@ -168,7 +174,7 @@ impl Repair {
             if !self.is_whole() && self.may_be_whole() {
                 match self.become_whole().await {
                     Ok(()) => info!("this node is whole again"),
-                    Err(reason) => error!(%reason, "cannot note that this node is whole again"),
+                    Err(error) => error!(%error, "cannot note that this node is whole again"),
                 }
             }
             if self.is_whole() && self.parts.bytes_per_second > 0 {
@@ -203,10 +209,9 @@ impl Repair {
         )
     }
 
-    async fn become_whole(&self) -> Result<(), String> {
+    async fn become_whole(&self) -> Result<(), StoreError> {
         let replica = self.parts.replica.clone();
-        let noted = self.parts.blocking.run(move || replica.amnesia_repaired()).await;
-        noted.map_err(|error| error.to_string())?;
+        self.parts.blocking.run(move || replica.amnesia_repaired()).await?;
         self.parts.liveness.set_whole(self.parts.local.me, true);
         // Never dropped for want of room: the others would leave this node out for as long as it runs.
         let _stopping = self.parts.membership.send(PeerEvent::Whole).await;

@@ -13,9 +13,10 @@ use starling_protocol::{Frame, decode_header, encode_header};
 use starling_ring::{Placement, Slot, SlotGrid};
 use starling_storage::leaves::{Area, Difference, EntryHash, TokenRange};
 use starling_storage::planted::Bug;
-use starling_storage::replica::{Carries, Envelope, States};
+use starling_storage::replica::{Carries, Envelope, ReadError, States};
 use tracing::warn;
 
+use super::error::{AnswerError, AskError, SessionError};
 use super::wire::{
     self, FloorRuns, RANGES_MAX, RepairAnswer, RepairRequest, SLOTS_MAX, STATES_BYTES_MAX,
 };
@@ -59,7 +60,7 @@ impl Repair {
         &self,
         link: &Link,
         random: &mut StdRng,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, SessionError> {
         let began = now();
         let Some((session, names)) = self.begin(link).await? else { return Ok(0) };
         let tables = self.tables(link, &names, random);
@@ -86,7 +87,7 @@ impl Repair {
     async fn begin<'a>(
         &self,
         link: &'a Link,
-    ) -> Result<Option<(Session<'a>, Vec<BucketName>)>, String> {
+    ) -> Result<Option<(Session<'a>, Vec<BucketName>)>, SessionError> {
         // Before the buckets are told: what is led from here on may be in a new one.
         let own_seal = self.seal().await;
         let was_whole = self.is_whole();
@@ -96,7 +97,7 @@ impl Repair {
         let (RepairAnswer::Begun { boot, whole, sealed, names, floors }, _) =
             self.ask(link, &request).await?
         else {
-            return Err(unexpected());
+            return Err(request.misunderstood().into());
         };
         self.parts.liveness.set_whole(link.peer, whole);
         if whole {
@@ -146,7 +147,12 @@ impl Repair {
     }
 
     /// Those of `slots` whose digests differ.
-    async fn differing(&self, link: &Link, table: u32, slots: &[u32]) -> Result<Vec<u32>, String> {
+    async fn differing(
+        &self,
+        link: &Link,
+        table: u32,
+        slots: &[u32],
+    ) -> Result<Vec<u32>, SessionError> {
         let mut waiting = slots.to_vec();
         let mut found = Vec::new();
         for _ in 0..COMPARE_TRIES {
@@ -155,7 +161,7 @@ impl Repair {
             let (RepairAnswer::Compared { differing, unread }, _) =
                 self.ask(link, &request).await?
             else {
-                return Err(unexpected());
+                return Err(request.misunderstood().into());
             };
             found.extend(differing);
             waiting = [read.unread, unread].concat();
@@ -164,19 +170,26 @@ impl Repair {
                 return Ok(found);
             }
         }
-        Err(format!("slots {waiting:?} cannot be read"))
+        Err(SessionError::Unread { table, slots: waiting })
     }
 
     /// Exchanges what differs in one slot. Returns how many keys did.
-    async fn settle(&self, session: &Session<'_>, table: &Table, slot: u32) -> Result<u64, String> {
+    async fn settle(
+        &self,
+        session: &Session<'_>,
+        table: &Table,
+        slot: u32,
+    ) -> Result<u64, SessionError> {
         let link = session.link;
         let area = Area { table: table.id, slot };
         let request = RepairRequest::Leaves { table: table.id, slot };
         let (RepairAnswer::Leaves { bits }, frame) = self.ask(link, &request).await? else {
-            return Err(unexpected());
+            return Err(request.misunderstood().into());
         };
-        let theirs = wire::decode_leaves(bits, &frame.operand).ok_or_else(unexpected)?;
-        let ours = self.parts.replica.leaf_hashes(area).ok_or("its leaves are being read")?;
+        let theirs =
+            wire::decode_leaves(bits, &frame.operand).ok_or_else(|| request.misunderstood())?;
+        let ours = self.parts.replica.leaf_hashes(area);
+        let ours = ours.ok_or(AnswerError::LeavesBeingRead { slot })?;
         let mut keys = 0;
         let differing = ours.differing(&theirs, self.parts.replica.leaves().range(slot));
         for ranges in differing.chunks(RANGES_MAX) {
@@ -191,17 +204,16 @@ impl Repair {
         table: &Table,
         slot: u32,
         ranges: &[TokenRange],
-    ) -> Result<u64, String> {
+    ) -> Result<u64, SessionError> {
         let link = session.link;
         let (id, pairs) = (table.id, wire::pairs(ranges));
         let request = RepairRequest::Entries { table: id, ranges: pairs };
         let (RepairAnswer::Entries, frame) = self.ask(link, &request).await? else {
-            return Err(unexpected());
+            return Err(request.misunderstood().into());
         };
-        let theirs = wire::decode_entries(&frame.operand).ok_or_else(unexpected)?;
+        let theirs = wire::decode_entries(&frame.operand).ok_or_else(|| request.misunderstood())?;
         let owned = ranges.to_vec();
-        let ours = self.read(move |replica| replica.entry_hashes(id, &owned)).await;
-        let ours = ours.map_err(|error| error.to_string())?;
+        let ours = self.read(move |replica| replica.entry_hashes(id, &owned)).await?;
         let difference = Difference::between(&ours, &theirs);
         let keys = difference.keys() as u64;
         self.progress.found_behind(link.peer, keys, difference.bytes);
@@ -225,15 +237,14 @@ impl Repair {
         ranges: &[TokenRange],
         keys: &BTreeSet<u64>,
         floor: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), ReadError> {
         let (id, owned, wanted) = (table.id, ranges.to_vec(), keys.clone());
         let dropped = self.read(move |replica| {
             let states = replica.states(id, &owned, &wanted, usize::MAX)?;
             let absent: Vec<_> = states.entries.into_iter().map(|(key, _)| (key, None)).collect();
             replica.drop_unless_known(&absent, floor)
         });
-        let dropped: Result<u64, starling_storage::ReadError> = dropped.await;
-        dropped.map(drop).map_err(|error| error.to_string())
+        dropped.await.map(drop)
     }
 
     /// Joins the peer's states of `keys`; below `floor` what the peer does not hold is dropped first. Returns the smallest clock value at which one was read.
@@ -244,7 +255,7 @@ impl Repair {
         ranges: &[TokenRange],
         keys: &BTreeSet<u64>,
         floor: u64,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, SessionError> {
         let mut missing = keys.clone();
         let mut oldest = self.parts.replica.clock().read();
         while !missing.is_empty() {
@@ -254,21 +265,21 @@ impl Repair {
                 keys: missing.clone(),
             };
             let (RepairAnswer::States { complete }, frame) = self.ask(link, &request).await? else {
-                return Err(unexpected());
+                return Err(request.misunderstood().into());
             };
             oldest = oldest.min(frame.mint);
-            let states = wire::decode_states(frame.operand).ok_or_else(unexpected)?;
+            let states =
+                wire::decode_states(frame.operand).ok_or_else(|| request.misunderstood())?;
             let bytes = bytes_of(&states);
             for (key, state) in &states {
                 let known =
                     EntryHash::of(key, state).is_some_and(|entry| missing.remove(&entry.key));
                 if !known {
-                    return Err("the peer sent a key that was not asked for".to_owned());
+                    return Err(SessionError::NotAskedFor);
                 }
             }
             let fetched = states.len();
-            let applied = self.read(move |replica| take(replica, states, frame.mint, floor)).await;
-            applied.map_err(|error| format!("cannot apply the peer's states: {error}"))?;
+            self.read(move |replica| take(replica, states, frame.mint, floor)).await?;
             crate::metrics::observe_repaired("in", fetched);
             self.pace(bytes).await;
             if complete || fetched == 0 {
@@ -287,7 +298,7 @@ impl Repair {
         difference: &Difference,
         theirs: &[EntryHash],
         mint: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), SessionError> {
         if self.parts.planted.is(Bug::RepairTakesOnly) {
             return Ok(());
         }
@@ -299,8 +310,7 @@ impl Repair {
             let read = move |replica: &starling_storage::Replica| {
                 replica.states(id, &owned, &wanted, STATES_BYTES_MAX)
             };
-            let found = self.read(read).await.map_err(|error| error.to_string())?;
-            let States { entries, complete } = found;
+            let States { entries, complete } = self.read(read).await?;
             for entry in entries.iter().filter_map(|(key, state)| EntryHash::of(key, state)) {
                 keys.remove(&entry.key);
             }
@@ -332,7 +342,7 @@ impl Repair {
         table: &Table,
         states: &[(Bytes, Bytes)],
         mint: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), SessionError> {
         let link = session.link;
         let fresh = self.parts.planted.is(Bug::WriteBackUnderFreshMint);
         let mint = if fresh { self.parts.replica.clock().read() } else { mint };
@@ -349,7 +359,7 @@ impl Repair {
             });
             for refused in Window::send(link, requests).await.into_iter().filter_map(Result::err) {
                 if !refused.is_final() {
-                    return Err(refused.to_string());
+                    return Err(SessionError::NotTaken(refused));
                 }
                 session.refused.store(true, Ordering::Relaxed);
                 warn!(peer = %link.member.host_id, %refused, "the peer refuses a state for good");
@@ -362,16 +372,20 @@ impl Repair {
         &self,
         link: &Link,
         request: &RepairRequest,
-    ) -> Result<(RepairAnswer, Frame), String> {
+    ) -> Result<(RepairAnswer, Frame), AskError> {
         let mut header = BytesMut::new();
         encode_header(request, &mut header);
         let question = Request::control(Kind::Repair, ANSWER_WITHIN, &header);
-        let frame = link.call(&question).await.map_err(|error| error.to_string())?;
+        let frame = link.call(&question).await;
+        let frame = frame.map_err(|source| AskError::Link { question: request.name(), source })?;
         crate::metrics::observe_repair_bytes("out", header.len());
         crate::metrics::observe_repair_bytes("in", frame.header.len() + frame.operand.len());
-        match decode_header(&frame.header).map_err(|error| error.to_string())? {
-            RepairAnswer::Failed { reason } => Err(reason),
-            answer => Ok((answer, frame)),
+        match decode_header(&frame.header) {
+            Ok(RepairAnswer::Failed { reason }) => {
+                Err(AskError::Refused { question: request.name(), reason })
+            }
+            Ok(answer) => Ok((answer, frame)),
+            Err(_) => Err(request.misunderstood()),
         }
     }
 }
@@ -382,21 +396,17 @@ fn take(
     states: Vec<(Bytes, Bytes)>,
     mint: u64,
     floor: u64,
-) -> Result<(), String> {
+) -> Result<(), SessionError> {
     if floor > 0 {
         let theirs = states.iter().map(|(key, state)| (key.clone(), Some(state.clone())));
         let theirs: Vec<_> = theirs.collect();
-        replica.drop_unless_known(&theirs, floor).map_err(|error| error.to_string())?;
+        replica.drop_unless_known(&theirs, floor)?;
     }
     let envelope = |(key, operand)| Envelope { key, operand, mint, carries: Carries::State };
     let states: Vec<_> = states.into_iter().map(envelope).collect();
-    replica.apply_repair(&states).map_err(|error| error.to_string())
+    Ok(replica.apply_repair(&states)?)
 }
 
 fn bytes_of(states: &[(Bytes, Bytes)]) -> u64 {
     states.iter().map(|(key, state)| (key.len() + state.len()) as u64).sum()
-}
-
-fn unexpected() -> String {
-    "the peer's answer is not understood".to_owned()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use starling_storage::keys;
 use starling_storage::leaves::Area;
-use starling_storage::replica::Purged;
+use starling_storage::replica::{Purged, ReadError, Replica};
 use tracing::{info, warn};
 
 use super::Repair;
@@ -36,7 +36,9 @@ impl Repair {
                 for slots in group.slots.chunks(SLOTS_AT_ONCE) {
                     match self.refresh(bucket.id, slots.to_vec()).await {
                         Ok(read) => self.pace(read.bytes).await,
-                        Err(reason) => warn!(bucket = bucket.name, %reason, "cannot sweep"),
+                        Err(error) => {
+                            warn!(bucket = bucket.name, %error, "cannot sweep; it is tried again")
+                        }
                     }
                 }
             }
@@ -57,18 +59,20 @@ impl Repair {
                     info!(bucket = bucket.name, keys, "forgot what was deleted");
                     *forgotten.entry(bucket.id).or_default() += keys;
                 }
-                Err(reason) => warn!(bucket = bucket.name, %reason, "cannot sweep"),
+                Err(error) => {
+                    warn!(bucket = bucket.name, %error, "cannot sweep; it is tried again")
+                }
             }
             self.give_space_back(bucket.id, forgotten).await;
         }
     }
 
-    async fn sweep_table(&self, table: u32, grace: Option<Duration>) -> Result<u64, String> {
+    async fn sweep_table(&self, table: u32, grace: Option<Duration>) -> Result<u64, ReadError> {
         let mut keys = 0;
         for group in &self.groups {
             for slots in group.slots.chunks(SLOTS_AT_ONCE) {
                 let slots = slots.to_vec();
-                let swept = self.read(move |replica| {
+                let sweep = move |replica: &Replica| -> Result<Purged, ReadError> {
                     let mut swept = Purged::default();
                     for slot in slots {
                         let purged = replica.purge(Area { table, slot }, grace)?;
@@ -76,9 +80,8 @@ impl Repair {
                         swept.read += purged.read;
                     }
                     Ok(swept)
-                });
-                let swept: Result<_, starling_storage::ReadError> = swept.await;
-                let swept = swept.map_err(|error| error.to_string())?;
+                };
+                let swept = self.read(sweep).await?;
                 keys += swept.keys;
                 self.pace(swept.read).await;
             }

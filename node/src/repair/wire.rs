@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use starling_storage::leaves::{EntryHash, LeafHashes, TokenRange};
 
+use super::error::{AnswerError, AskError};
 use crate::internode::message::BucketName;
 
 /// Slots that are compared in one message.
@@ -88,6 +89,29 @@ pub enum RepairRequest {
         /// The floor of states.
         states: u64,
     },
+}
+
+impl RepairRequest {
+    /// What is asked, in a word for the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Begin { .. } => "begin",
+            Self::Compare { .. } => "compare",
+            Self::Leaves { .. } => "leaves",
+            Self::Entries { .. } => "entries",
+            Self::States { .. } => "states",
+            Self::Agreed { .. } => "agreed",
+            Self::Standing => "standing",
+            Self::Promise { .. } => "promise",
+            Self::Adopt { .. } => "adopt",
+        }
+    }
+
+    /// That what the peer said is no answer to this.
+    pub(super) fn misunderstood(&self) -> AskError {
+        AskError::NotUnderstood { question: self.name() }
+    }
 }
 
 /// Purge floors of neighbouring slots: how many, and what is promised, the floor of writes and that of states.
@@ -214,10 +238,13 @@ pub fn pairs(ranges: &[TokenRange]) -> Vec<(u64, u64)> {
     ranges.iter().map(|range| (range.first, range.last)).collect()
 }
 
-/// Ranges as they came. None if there are too many.
-pub fn ranges(pairs: &[(u64, u64)]) -> Option<Vec<TokenRange>> {
-    let ranges = pairs.iter().map(|(first, last)| TokenRange { first: *first, last: *last });
-    (pairs.len() <= RANGES_MAX).then(|| ranges.collect())
+/// Ranges as they came, unless there are too many.
+pub(super) fn ranges(pairs: &[(u64, u64)]) -> Result<Vec<TokenRange>, AnswerError> {
+    let count = pairs.len();
+    if count > RANGES_MAX {
+        return Err(AnswerError::TooMany { what: "ranges", count, max: RANGES_MAX });
+    }
+    Ok(pairs.iter().map(|(first, last)| TokenRange { first: *first, last: *last }).collect())
 }
 
 #[cfg(test)]
@@ -245,6 +272,6 @@ mod tests {
             assert_eq!(decode_states(states.slice(..len)), None, "{len} bytes");
         }
         assert_eq!(decode_entries(&[0; ENTRY_LEN + 1]), None);
-        assert_eq!(ranges(&[(0, 1); RANGES_MAX + 1]), None);
+        assert!(ranges(&[(0, 1); RANGES_MAX + 1]).is_err());
     }
 }
