@@ -3,9 +3,10 @@
 //!
 //! Senders encode straight into the buffer, so a burst of frames costs one `write(2)` and no
 //! allocation per frame. It is bounded by bytes, counting those being written: a full buffer
-//! refuses, it never grows on.
+//! refuses, it never grows on. A receiver that takes nothing, or next to nothing, may be given up.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -14,6 +15,11 @@ use tokio::sync::Notify;
 
 /// Buffers kept for reuse are cut back to this size after a large burst.
 const RETAINED_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a receiver may keep a burst from leaving,
+const PATIENCE: Duration = Duration::from_secs(30);
+/// and how slowly it may take a large one, in bytes a second.
+const PACE_MIN: usize = 64 * 1024;
 
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +39,15 @@ pub struct Outbound {
     wake: Notify,
     drained: Notify,
     bytes_max: usize,
+    patient: bool,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: BytesMut,
     writing: usize,
+    /// Bytes written since the beginning.
+    written: u64,
     closed: bool,
 }
 
@@ -46,15 +55,27 @@ impl Outbound {
     /// A queue of at most about `bytes_max` bytes: a frame is taken while less than that waits.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), drained: Notify::new(), bytes_max }
+        Self {
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            drained: Notify::new(),
+            bytes_max,
+            patient: true,
+        }
     }
 
-    /// Appends what `encode` writes.
+    /// One that gives up a receiver which does not take a burst within [`within`].
+    #[must_use]
+    pub fn impatient(bytes_max: usize) -> Self {
+        Self { patient: false, ..Self::new(bytes_max) }
+    }
+
+    /// Appends what `encode` writes. Returns the position of its end, for [`Outbound::written`].
     ///
     /// # Errors
     /// [`Refused`]; then nothing was appended.
-    pub fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Refused> {
-        let was_empty = {
+    pub fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, Refused> {
+        let (was_empty, end) = {
             let mut queue = self.queue.lock();
             if queue.closed {
                 return Err(Refused::Closed);
@@ -64,19 +85,19 @@ impl Outbound {
             }
             let was_empty = queue.waiting.is_empty();
             encode(&mut queue.waiting);
-            was_empty
+            (was_empty, queue.written + (queue.writing + queue.waiting.len()) as u64)
         };
         if was_empty {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(end)
     }
 
     /// Appends what `encode` writes as soon as there is room.
     ///
     /// # Errors
     /// [`Refused::Closed`].
-    pub async fn push_when_room(&self, encode: impl Fn(&mut BytesMut)) -> Result<(), Refused> {
+    pub async fn push_when_room(&self, encode: impl Fn(&mut BytesMut)) -> Result<u64, Refused> {
         loop {
             match self.push(&encode) {
                 Err(Refused::Full) => self.has_room().await,
@@ -109,11 +130,20 @@ impl Outbound {
 
     /// Returns once everything pushed so far is written, or the queue is closed.
     pub async fn flushed(&self) {
+        let end = {
+            let queue = self.queue.lock();
+            queue.written + (queue.writing + queue.waiting.len()) as u64
+        };
+        self.written(end).await;
+    }
+
+    /// Returns once everything up to a position is written, or the queue is closed.
+    pub async fn written(&self, end: u64) {
         loop {
             let drained = self.drained.notified();
             {
                 let queue = self.queue.lock();
-                if queue.closed || queue.waiting.is_empty() && queue.writing == 0 {
+                if queue.closed || queue.written >= end {
                     return;
                 }
             }
@@ -152,13 +182,29 @@ impl Outbound {
                 tokio::task::yield_now().await;
                 continue;
             }
-            stream.write_all(&burst).await?;
+            if self.patient {
+                stream.write_all(&burst).await?;
+            } else {
+                let written = tokio::time::timeout(within(burst.len()), stream.write_all(&burst));
+                written.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            }
+            let written = burst.len() as u64;
             burst.clear();
             if burst.capacity() > RETAINED_BYTES_MAX {
                 burst = BytesMut::new();
             }
-            self.queue.lock().writing = 0;
+            {
+                let mut queue = self.queue.lock();
+                queue.writing = 0;
+                queue.written += written;
+            }
             self.drained.notify_waiters();
         }
     }
+}
+
+/// How long `bytes` may take to pass through a connection whose other end is not given up.
+#[must_use]
+pub fn within(bytes: usize) -> Duration {
+    PATIENCE + Duration::from_secs((bytes / PACE_MIN) as u64)
 }

@@ -5,8 +5,9 @@
 //! what the others need.
 //!
 //! Three quarters of either limit are for whoever comes first. The last quarter is shared equally by the connections that sent something lately, and
-//! one more: so a connection that floods, or many of them, never use up the share of one that does not, and of one that comes next. A
-//! peer's connection counts as one, for all the writes that it forwards.
+//! one more: so a connection that floods, or many of them, never use up the share of one that does not, and of one that comes next. The only
+//! request of a connection may be larger than its share, and leaves one, unless nothing else is in flight. A peer's connection counts as one, for
+//! all the writes that it forwards. A frame counts from its first bytes on, and a large answer until it has left.
 //!
 //! Requests that are admitted at the same moment may exceed the queue's limit by one per worker; bytes never exceed theirs.
 
@@ -21,6 +22,8 @@ use crate::time::now;
 
 /// Charged per request on top of its bytes: its task, its counters, its frames.
 const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
+/// Every connection may have received so much that is not a request yet.
+const RECEIVED_WITHOUT_CHARGE: usize = 128 * 1024;
 /// So many requests are never too many, however slow a node seems; of one connection alone, three quarters of them.
 const QUEUE_MIN: usize = 1024;
 /// One part in so many is shared equally, and not for whoever comes first.
@@ -106,6 +109,13 @@ pub struct Share {
     is_queued: bool,
 }
 
+/// What is received of a frame that is not whole yet.
+#[derive(Debug)]
+pub struct Receiving {
+    connection: PerConnection,
+    bytes: usize,
+}
+
 /// Memory that a request turns out to need while it is carried out.
 #[derive(Debug)]
 pub struct Held {
@@ -174,6 +184,12 @@ impl PerConnection {
         Ok(Share { connection: self.clone(), bytes, is_queued: true })
     }
 
+    /// For what is received on this connection; nothing is yet.
+    #[must_use]
+    pub fn receiving(&self) -> Receiving {
+        Receiving { connection: self.clone(), bytes: 0 }
+    }
+
     /// Whether a request would be answered in time behind those that are being carried out, and there is a place for one of this connection.
     fn is_in_time(&self, now: Instant, budget: Duration) -> bool {
         let queued = self.account.all.queued.load(Ordering::Relaxed) + 1;
@@ -211,11 +227,13 @@ impl PerConnection {
 
 impl Account {
     /// Whether all together may use `all` of `limit`, if this is for a request that needs `request` of it and the `others` of its connection
-    /// have theirs. The only request of a connection may need all there is.
+    /// have theirs. The only request of a connection may be larger than a share if it leaves one, and need all there is if nobody has anything.
     fn fits(&self, limit: usize, all: usize, others: usize, request: usize) -> bool {
         let shared = limit / SHARED_PART;
         let share = shared / (self.active.count() + 1);
-        all <= limit && (all <= limit - shared || others + request <= share || others == 0)
+        let alone = all == others + request;
+        let only = others == 0 && (alone || all <= limit - share);
+        all <= limit && (all <= limit - shared || others + request <= share || only)
     }
 }
 
@@ -278,6 +296,26 @@ impl Drop for Share {
     }
 }
 
+impl Receiving {
+    /// Charges for as much as is received and not taken. Whether there is room for it; if not, the charge is as before.
+    pub fn holds(&mut self, received: usize) -> bool {
+        // A connection's first buffer goes with it.
+        let bytes = received.saturating_sub(RECEIVED_WITHOUT_CHARGE);
+        if bytes > self.bytes && !self.connection.charge(bytes - self.bytes, self.bytes) {
+            return false;
+        }
+        self.connection.give_back(self.bytes.saturating_sub(bytes));
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.connection.give_back(self.bytes);
+    }
+}
+
 impl Held {
     /// Charges `bytes` more, unless there is no room. What is small goes with the request's own charge.
     pub fn take(&self, bytes: usize) -> bool {
@@ -327,6 +365,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use super::{COUNTED_FOR, InFlight, Overload, Pace, PerConnection, QUEUE_MIN, Share};
@@ -431,6 +470,35 @@ mod tests {
         assert!(!held.take(4 << 20) && held.was_refused());
         drop((held, only));
         assert!(node.connection().admit(8 << 20, BUDGET).is_ok(), "all is given back");
+    }
+
+    #[test]
+    fn large_requests_of_many_connections_leave_room_for_one_that_comes() {
+        let node = InFlight::new(64 << 20);
+        let connections: Vec<_> = (0..20).map(|_| node.connection()).collect();
+        let shares: Vec<_> = connections.iter().flat_map(|one| one.admit(1, BUDGET)).collect();
+        assert_eq!(shares.len(), 20);
+        let held: Vec<_> = shares.iter().map(Share::hold).collect();
+        // Answers that nobody takes: as many as there is room for, and then smaller ones.
+        for bytes in (10..=23).rev().map(|bits| 1 << bits) {
+            held.iter().for_each(|held| drop(held.take(bytes)));
+        }
+        let newcomer = node.connection();
+        assert_eq!(flood(&newcomer, 100).len(), 100);
+        assert!(newcomer.admit(300 << 10, BUDGET).is_ok());
+    }
+
+    #[test]
+    fn half_a_frame_counts_until_it_is_whole() {
+        let node = InFlight::new(64 << 20);
+        let (slow, other) = (node.connection(), node.connection());
+        let mut receiving = slow.receiving();
+        assert!(receiving.holds(64 << 10) && node.account.all.bytes.load(Ordering::Relaxed) == 0);
+        assert!(receiving.holds(40 << 20));
+        assert!(!other.receiving().holds(30 << 20), "there is no room for both");
+        assert!(receiving.holds(1 << 20) && other.receiving().holds(30 << 20));
+        drop(receiving);
+        assert_eq!(node.account.all.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

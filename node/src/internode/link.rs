@@ -404,14 +404,15 @@ impl Connection {
 
     fn push_name(&self, id: u32, name: &str) -> Result<(), Refused> {
         let header = super::message::BucketName { id, name: name.to_owned() };
-        self.outbound.push(|out| {
+        let pushed = self.outbound.push(|out| {
             starling_protocol::encode_parts(out, Kind::Bucket as u8, 0, 0, 0, 0, &header, &[]);
-        })
+        });
+        pushed.map(drop)
     }
 
     fn push(&self, id: u64, request: &Request<'_>, mint: u64) -> Result<(), Refused> {
         let budget_ms = u32::try_from(request.budget.as_millis()).unwrap_or(u32::MAX);
-        self.outbound.push(|out| {
+        let pushed = self.outbound.push(|out| {
             starling_protocol::encode_raw(
                 out,
                 request.kind as u8,
@@ -422,7 +423,8 @@ impl Connection {
                 request.header,
                 request.operand,
             );
-        })
+        });
+        pushed.map(drop)
     }
 
     /// Reports what is late and ends what is past its deadline. `heard_at`: the last byte.

@@ -60,6 +60,14 @@ pub async fn serve(
 fn log_end(from: SocketAddr, reason: &session::End) {
     match reason {
         session::End::Client | session::End::Stopped => debug!(%from, "client left"),
+        session::End::Unread => {
+            crate::metrics::observe_shed("unread_answers");
+            warn!(%from, "client connection closed: it does not take its answers");
+        }
+        session::End::NoRoom => {
+            crate::metrics::observe_shed("in_flight_bytes");
+            warn!(%from, "client connection closed: no room for its frame within limits.in_flight_max");
+        }
         session::End::Misbehaved(why) => warn!(%from, %why, "client connection closed"),
         session::End::Io(error) => debug!(%from, %error, "client connection lost"),
     }

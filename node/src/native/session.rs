@@ -17,7 +17,7 @@ use super::reply::Reply;
 use super::service::Service;
 use crate::coordinator::Bucket;
 use crate::net::Stream;
-use crate::outbound::Outbound;
+use crate::outbound::{self, Outbound};
 use crate::overload::PerConnection;
 use crate::time::now;
 
@@ -28,6 +28,8 @@ const HELLO_FRAME_MAX: usize = 16 * 1024;
 /// Answers that may wait for a client that does not read; then its requests are not read either.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 const READ_CHUNK: usize = 64 * 1024;
+/// How often a large frame that is not whole looks for room.
+const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a session ended.
 #[derive(Debug)]
@@ -36,6 +38,10 @@ pub(super) enum End {
     Client,
     /// The node stops.
     Stopped,
+    /// The client did not take its answers.
+    Unread,
+    /// A large frame found no room in the memory for requests in time.
+    NoRoom,
     /// The client sent what no client sends.
     Misbehaved(String),
     /// The stream failed.
@@ -55,7 +61,7 @@ struct Session {
 
 pub(super) async fn run(stream: Stream, service: Arc<Service>, stop: CancellationToken) -> End {
     let Stream { mut reader, mut writer } = stream;
-    let outbound = Arc::new(Outbound::new(ANSWER_BYTES_MAX));
+    let outbound = Arc::new(Outbound::impatient(ANSWER_BYTES_MAX));
     let mut session = Session {
         in_flight: service.connection(),
         service,
@@ -71,12 +77,13 @@ pub(super) async fn run(stream: Stream, service: Arc<Service>, stop: Cancellatio
         end = session.read(&mut reader) => end,
         written = &mut writing => match written {
             Ok(()) => End::Client,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => End::Unread,
             Err(error) => End::Io(error),
         },
         () = stop.cancelled() => End::Stopped,
     };
     outbound.close();
-    if !matches!(end, End::Io(_)) {
+    if !matches!(end, End::Io(_) | End::Unread) {
         // What is already answered still leaves, if the client takes it within a second.
         let _unsent = tokio::time::timeout(Duration::from_secs(1), writing).await;
     }
@@ -88,10 +95,14 @@ impl Session {
         let hello_by = now() + HELLO_TIMEOUT;
         let mut received = BytesMut::new();
         let mut decoder = FrameDecoder::new(HELLO_FRAME_MAX);
+        let mut receiving = self.in_flight.receiving();
+        let mut begun = now();
         loop {
             loop {
                 match decoder.next(&mut received) {
                     Ok(Some(frame)) => {
+                        begun = now();
+                        receiving.holds(received.len());
                         if let Err(end) = self.take(frame).await {
                             return end;
                         }
@@ -103,17 +114,34 @@ impl Session {
                     Err(error) => return self.damaged(&error).await,
                 }
             }
+            let full_at = now();
             self.outbound.has_room().await;
+            begun += full_at.elapsed();
+            // A frame that is begun must go on; where none is, a client may be silent for as long as it likes.
+            let begins = received.is_empty();
+            let whole_by = begun + outbound::within(received.len());
+            while !receiving.holds(received.len() + READ_CHUNK) {
+                if now() >= whole_by {
+                    return End::NoRoom;
+                }
+                tokio::time::sleep(ROOM_INTERVAL).await;
+            }
             received.reserve(READ_CHUNK);
             let read = reader.read_buf(&mut received);
-            let read = if self.greeted {
-                read.await
-            } else {
-                match tokio::time::timeout_at(hello_by, read).await {
-                    Ok(read) => read,
-                    Err(_) => return End::Misbehaved("no hello in time".into()),
-                }
+            let read = match (self.greeted, begins) {
+                (true, true) => Ok(read.await),
+                (true, false) => tokio::time::timeout_at(whole_by, read).await,
+                (false, _) => tokio::time::timeout_at(hello_by, read).await,
             };
+            let Ok(read) = read else {
+                return End::Misbehaved(match self.greeted {
+                    true => "half a frame, and not the rest in time".into(),
+                    false => "no hello in time".into(),
+                });
+            };
+            if begins {
+                begun = now();
+            }
             match read {
                 Ok(0) if received.is_empty() => return End::Client,
                 Ok(0) => {
@@ -232,7 +260,13 @@ impl Session {
         tokio::spawn(async move {
             let reply = service.execute(&bucket, data, &frame, &share).await;
             share.completed();
-            send(&outbound, id, service.uptime_ms(), &reply).await;
+            let sent = send(&outbound, id, service.uptime_ms(), &reply).await;
+            if reply.operand.len() > ANSWER_BYTES_MAX
+                && let Some(end) = sent
+            {
+                // Until then the memory is used.
+                outbound.written(end).await;
+            }
             drop((reply, share));
         });
     }
@@ -248,8 +282,8 @@ impl Session {
     }
 }
 
-/// Queues an answer as soon as there is room for it. A client that is gone gets none.
-async fn send(outbound: &Outbound, id: u64, uptime_ms: u64, reply: &Reply) {
+/// Queues an answer as soon as there is room for it, and returns its place. A client that is gone gets none.
+async fn send(outbound: &Outbound, id: u64, uptime_ms: u64, reply: &Reply) -> Option<u64> {
     let Reply { response, operand, .. } = reply;
     let encode = |out: &mut BytesMut| {
         starling_protocol::encode_parts(
@@ -263,5 +297,5 @@ async fn send(outbound: &Outbound, id: u64, uptime_ms: u64, reply: &Reply) {
             operand,
         );
     };
-    let _client_is_gone = outbound.push_when_room(encode).await;
+    outbound.push_when_room(encode).await.ok()
 }
