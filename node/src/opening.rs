@@ -1,5 +1,6 @@
 //! What a node opens before it meets others: its data and its ports. And why a start may fail.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -185,6 +186,7 @@ fn open_blocking(config: &Config, world: &Seams) -> Result<OpenedNode, StartErro
     // Before anything is read by it, or written.
     if let Some(record) = &record {
         check_unchanged(config, record)?;
+        compare_seeds(config, record);
     }
     let is_used = record.is_some() || store.latest_sequence() > 0;
     if is_used && matches!(files.read(IDENTITY_FILE), Ok(None)) {
@@ -257,6 +259,7 @@ pub(crate) fn candidate(config: &Config, identity: &Identity) -> Candidate {
         rack: config.rack.clone(),
         nonce: identity.record().nonce,
         config_hash: config.cluster_hash(),
+        seeds_hash: config.seeds_hash(),
     }
 }
 
@@ -288,6 +291,14 @@ fn check_unchanged(config: &Config, record: &ClusterRecord) -> Result<(), StartE
 fn keyspace(name: &str, among: &[Keyspace]) -> String {
     let found = among.iter().find(|keyspace| keyspace.name == name);
     found.map_or_else(|| "absent".to_owned(), config::keyspace_table)
+}
+
+/// The members are the first seeds, whatever list a node is given later.
+fn compare_seeds(config: &Config, record: &ClusterRecord) {
+    let members: BTreeSet<_> = record.candidates.iter().map(|founder| founder.address).collect();
+    if members != config.seeds {
+        warn!(?members, seeds = ?config.seeds, "`seeds` is not the list this cluster was founded with, which stays; a cluster with other members has to be founded anew");
+    }
 }
 
 /// Members find one another where the record says, so that a node anywhere else would be alone.

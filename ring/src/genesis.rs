@@ -60,6 +60,14 @@ pub enum GenesisError {
         /// Its address.
         address: SocketAddr,
     },
+    /// A seed has another seed list: it would found another cluster.
+    #[error(
+        "the seed at {address} has another list of seeds; give all first members the same, and found the cluster anew if it has founded one"
+    )]
+    SeedList {
+        /// Its address.
+        address: SocketAddr,
+    },
     /// A seed changed what it says of itself.
     #[error(
         "the seed at {address} has changed its client address, datacenter, rack or nonce; restart all seeds of the cluster that is being founded"
@@ -94,6 +102,7 @@ fn in_datacenter(datacenter: Option<&str>) -> String {
 pub struct Genesis {
     seeds: BTreeSet<SocketAddr>,
     config_hash: [u8; 32],
+    seeds_hash: [u8; 32],
     known: BTreeMap<SocketAddr, Candidate>,
 }
 
@@ -107,8 +116,8 @@ impl Genesis {
             let seeds = seeds.into_iter().collect();
             return Err(GenesisError::NotASeed { me: me.address, seeds });
         }
-        let config_hash = me.config_hash;
-        Ok(Self { seeds, config_hash, known: BTreeMap::from([(me.address, me)]) })
+        let (config_hash, seeds_hash) = (me.config_hash, me.seeds_hash);
+        Ok(Self { seeds, config_hash, seeds_hash, known: BTreeMap::from([(me.address, me)]) })
     }
 
     /// Takes in an introduction. Returns whether it was news.
@@ -122,6 +131,9 @@ impl Genesis {
         }
         if candidate.config_hash != self.config_hash {
             return Err(GenesisError::Configuration { address });
+        }
+        if candidate.seeds_hash != self.seeds_hash {
+            return Err(GenesisError::SeedList { address });
         }
         if let Some(known) = self.known.get(&address) {
             return match known {

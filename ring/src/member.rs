@@ -71,6 +71,8 @@ pub struct Candidate {
     pub nonce: [u8; 32],
     /// The hash of all configuration that founders must agree on.
     pub config_hash: [u8; 32],
+    /// The hash of the seed list it was given: founders have the same. A member may be given another later.
+    pub seeds_hash: [u8; 32],
 }
 
 impl Candidate {

@@ -69,6 +69,10 @@ fn contradictions_are_refused_by_name() {
     let error = GenesisError::Configuration { address: other };
     check_refused(&mut genesis, foreign, &error, "another cluster_name");
 
+    let astray = Candidate { seeds_hash: [8; 32], ..founder(2) };
+    let error = GenesisError::SeedList { address: other };
+    check_refused(&mut genesis, astray, &error, "another list of seeds");
+
     let wiped = Candidate { host_id: founder(9).host_id, ..founder(1) };
     let (known, found) = (founder(1).host_id, founder(9).host_id);
     let error = GenesisError::Wiped { address, known, found };

@@ -192,12 +192,15 @@ impl Config {
     /// an attacker.
     #[must_use]
     pub fn cluster_hash(&self) -> [u8; 32] {
-        let agreed = self.agreed();
-        let mut hash = [0; 32];
-        for (half, seed) in hash.chunks_exact_mut(16).zip(CLUSTER_HASH_SEEDS) {
-            half.copy_from_slice(&xxh3_128_with_seed(&agreed, seed).to_be_bytes());
-        }
-        hash
+        hash(&self.agreed())
+    }
+
+    /// A hash over the seeds, in any order. Founders whose hashes differ would found several clusters.
+    #[must_use]
+    pub fn seeds_hash(&self) -> [u8; 32] {
+        let mut seeds = Vec::new();
+        self.seeds.iter().for_each(|seed| put(&mut seeds, seed.to_string().as_bytes()));
+        hash(&seeds)
     }
 
     /// What [`Config::cluster_hash`] covers, each part preceded by its length, keyspaces by name.
@@ -230,6 +233,14 @@ impl Config {
         }
         out
     }
+}
+
+fn hash(agreed: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    for (half, seed) in hash.chunks_exact_mut(16).zip(CLUSTER_HASH_SEEDS) {
+        half.copy_from_slice(&xxh3_128_with_seed(agreed, seed).to_be_bytes());
+    }
+    hash
 }
 
 fn put(out: &mut Vec<u8>, part: &[u8]) {

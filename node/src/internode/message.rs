@@ -10,7 +10,7 @@ use starling_protocol::Frame;
 use starling_ring::{Candidate, ClusterId, HostId, gossip};
 
 /// The version of everything in this module; both ends of a connection must have the same.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// Frame flag: the operand was minted by this very write, so its mint may move the receiver's
 /// clock and is refused when it is too far ahead. Absent on repairs and hints.

@@ -343,6 +343,7 @@ mod tests {
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),
             config_hash: [0; 32],
+            seeds_hash: [0; 32],
         }
     }
 

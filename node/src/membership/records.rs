@@ -11,7 +11,7 @@ use starling_storage::Files;
 pub const GENESIS_FILE: &str = "GENESIS";
 
 /// The first byte of the record.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What was agreed on when the cluster was founded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

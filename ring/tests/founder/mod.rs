@@ -15,5 +15,6 @@ pub fn founder(number: u8) -> Candidate {
         rack: format!("rack{}", number % 3),
         nonce: [number + 100; 32],
         config_hash: [7; 32],
+        seeds_hash: [6; 32],
     }
 }

@@ -247,6 +247,7 @@ fn candidate() -> Candidate {
         rack: "rack1".to_owned(),
         nonce: [1; 32],
         config_hash: [2; 32],
+        seeds_hash: [3; 32],
     }
 }
 
