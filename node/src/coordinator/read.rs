@@ -294,7 +294,7 @@ impl Coordinator {
     }
 }
 
-/// The highest purge floor among the answers: a write at or below it that no answer knows was deleted and forgotten.
+/// Up to when any of the answers may have forgotten: a write at or below it that no answer knows was deleted and forgotten.
 fn forgotten(answers: &[Option<Answer>]) -> u64 {
     let floors = answers.iter().flatten().filter_map(|answer| match answer {
         Answer::State(_, read_at) => Some(read_at.floor),

@@ -28,7 +28,7 @@ pub(super) enum Answer {
 pub struct ReadAt {
     /// The replica's clock, no later than the reading.
     pub mint: u64,
-    /// The purge floor of the key's slot at the replica: writes up to there may be forgotten.
+    /// Writes of the key up to there may be forgotten at the replica: below its purge floor, or for their age.
     pub floor: u64,
 }
 
@@ -37,7 +37,7 @@ impl ReadAt {
     /// may lie before a floor that the others have adopted, and they would refuse what was read here.
     #[must_use]
     pub fn now(replica: &Replica, key: &[u8]) -> Self {
-        Self { mint: replica.clock().read(), floor: replica.floor_of(key).writes }
+        Self { mint: replica.clock().read(), floor: replica.forgotten_up_to(key) }
     }
 }
 

@@ -47,6 +47,11 @@ impl Coordinator {
             self.plan(&request.bucket, &request.key, ConsistencyLevel::All, Bug::WriteOneShort)?;
         self.check_whole(&every)?;
         self.check_state(&request.state)?;
+        if !self.liveness.may_lead() {
+            // As a late hint it would pass for newer than it is.
+            let reason = "this node's clock is off".to_owned();
+            return Err(RequestError::NoLeader { reason });
+        }
         // What is restored is new here, however old its dots are.
         let mint = self.replica.clock().read();
         // Only then: whoever sleeps from here on wakes up with a mint that is old enough to be refused.

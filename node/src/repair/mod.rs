@@ -39,7 +39,7 @@ use crate::membership::{LivenessTable, PeerEvent};
 use crate::overload::InFlight;
 use crate::time::now;
 use groups::{Group, groups_of};
-use progress::{Progress, may_be_whole};
+use progress::{Progress, SlotReplicas, may_be_whole};
 use sweep::By;
 
 pub(crate) use groups::ranges;
@@ -180,7 +180,10 @@ impl Repair {
             if self.is_whole() && self.parts.bytes_per_second > 0 {
                 self.read_what_is_mine_alone().await;
                 self.raise_floors().await;
-                self.sweep(By::Grace, &mut forgotten).await;
+                if self.parts.liveness.may_lead() {
+                    // What is old by a clock that is off may be minutes old.
+                    self.sweep(By::Grace, &mut forgotten).await;
+                }
             }
         }
     }
@@ -199,11 +202,16 @@ impl Repair {
         let placements = ring.epoch().keyspaces.iter();
         let placements = placements.filter_map(|keyspace| ring.keyspace(&keyspace.name));
         let slots = placements.flat_map(|placement| {
-            (0..grid.count()).map(move |slot| placement.replicas(grid.end_token(Slot(slot))))
+            let local_levels = !placement.per_datacenter().is_empty();
+            (0..grid.count()).map(move |slot| {
+                let replicas = placement.replicas(grid.end_token(Slot(slot)));
+                SlotReplicas { replicas, local_levels }
+            })
         });
         may_be_whole(
             slots,
             self.parts.local.me,
+            |node| &ring.member(node).datacenter,
             |peer| self.progress.has_agreed_with_whole(peer),
             |peer| !self.parts.liveness.is_whole(peer),
         )

@@ -114,35 +114,67 @@ impl Progress {
     }
 }
 
-/// Whether a replica that lost writes holds again all that was acknowledged, as far as its peers hold it: `pairs` says of each slot's other
-/// replicas whether a session with them has been completed while they were whole, and whether they are known not to be.
+/// The replicas of a slot, as far as it matters which of them may have acknowledged a write among themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotReplicas<'a> {
+    /// All of them.
+    pub replicas: &'a [NodeIndex],
+    /// Whether writes are acknowledged in one datacenter alone, too.
+    pub local_levels: bool,
+}
+
+/// Whether the replica `me` that lost writes holds again all that was acknowledged, as far as its peers hold it: `has_agreed` says with which
+/// of them a session has been completed while they were whole, `has_lost` who is known not to be whole.
 ///
-/// Any write quorum has a member among a majority. While fewer than a majority of a slot's replicas have lost writes, each acknowledged
-/// write is at one that is whole.
+/// Any write quorum has a member among a majority, of a slot's replicas or of those in one datacenter. While fewer than a majority of either
+/// have lost writes, each acknowledged write is at one that is whole.
 pub fn may_be_whole<'a>(
-    slots: impl Iterator<Item = &'a [NodeIndex]>,
+    slots: impl Iterator<Item = SlotReplicas<'a>>,
     me: NodeIndex,
+    datacenter_of: impl Fn(NodeIndex) -> &'a str,
     has_agreed: impl Fn(NodeIndex) -> bool,
     has_lost: impl Fn(NodeIndex) -> bool,
 ) -> bool {
-    slots.filter(|replicas| replicas.contains(&me)).all(|replicas| {
-        let others = || replicas.iter().copied().filter(|node| *node != me);
-        let lost = 1 + others().filter(|node| has_lost(*node)).count();
-        lost < replicas.len() / 2 + 1 && others().all(|node| has_agreed(node) || has_lost(node))
+    let lost = |node: NodeIndex| node == me || has_lost(node);
+    let most_kept = |replicas: &mut dyn Iterator<Item = NodeIndex>| {
+        let (all, lost) =
+            replicas.fold((0, 0), |(all, gone), node| (all + 1, gone + usize::from(lost(node))));
+        lost < all / 2 + 1
+    };
+    slots.filter(|slot| slot.replicas.contains(&me)).all(|slot| {
+        let replicas = || slot.replicas.iter().copied();
+        let everywhere = most_kept(&mut replicas());
+        let in_each = !slot.local_levels
+            || replicas().filter(|node| lost(*node)).all(|gone| {
+                let datacenter = datacenter_of(gone);
+                most_kept(&mut replicas().filter(|node| datacenter_of(*node) == datacenter))
+            });
+        everywhere && in_each && replicas().all(|node| has_agreed(node) || lost(node))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeIndex, may_be_whole};
+    use super::{NodeIndex, SlotReplicas, may_be_whole};
 
-    const N: [NodeIndex; 5] =
-        [NodeIndex(0), NodeIndex(1), NodeIndex(2), NodeIndex(3), NodeIndex(4)];
+    const N: [NodeIndex; 6] =
+        [NodeIndex(0), NodeIndex(1), NodeIndex(2), NodeIndex(3), NodeIndex(4), NodeIndex(5)];
 
     fn whole(replicas: usize, agreed: &[u16], lost: &[u16]) -> bool {
+        whole_in(&["dc1"; 6][..replicas], agreed, lost)
+    }
+
+    /// Of a slot with a replica in each of these datacenters.
+    fn whole_in(datacenters: &[&'static str], agreed: &[u16], lost: &[u16]) -> bool {
         let is_in = |of: &[u16], node: NodeIndex| of.contains(&node.0);
-        let slots = [&N[..replicas]];
-        may_be_whole(slots.into_iter(), N[0], |node| is_in(agreed, node), |node| is_in(lost, node))
+        let slot = SlotReplicas { replicas: &N[..datacenters.len()], local_levels: true };
+        may_be_whole(
+            [slot].into_iter(),
+            N[0],
+            |node| datacenters[usize::from(node.0)],
+            |node| is_in(agreed, node),
+            |node| is_in(lost, node),
+        )
     }
 
     #[test]
@@ -162,8 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_majority_of_one_datacenter_may_be_all_that_acknowledged_a_write() {
+        const TWO: [&str; 6] = ["dc1", "dc2", "dc1", "dc2", "dc1", "dc2"];
+        assert!(whole_in(&TWO, &[1, 2, 3, 4, 5], &[]));
+        assert!(whole_in(&TWO, &[2, 3, 4, 5], &[1]), "one of each");
+        assert!(!whole_in(&TWO, &[1, 3, 4, 5], &[2]), "two of dc1");
+        assert!(!whole_in(&["dc1", "dc2", "dc2"], &[1, 2], &[]), "all of dc1");
+    }
+
+    #[test]
     fn other_slots_do_not_matter() {
-        let slots = [&N[1..4]];
-        assert!(may_be_whole(slots.into_iter(), N[0], |_| false, |_| true));
+        let slot = SlotReplicas { replicas: &N[1..4], local_levels: true };
+        assert!(may_be_whole([slot].into_iter(), N[0], |_| "dc1", |_| false, |_| true));
     }
 }

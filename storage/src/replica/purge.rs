@@ -154,7 +154,7 @@ impl Replica {
     }
 
     /// Up to when what is not in a storage key's state may have been seen and forgotten here.
-    pub(super) fn forgotten_up_to(&self, key: &[u8]) -> u64 {
+    pub fn forgotten_up_to(&self, key: &[u8]) -> u64 {
         self.floor_of(key).writes.max(self.reaped_of(key))
     }
 
