@@ -47,6 +47,9 @@ const LEVELS: [&str; 12] = [
 ];
 const RESULTS: [&str; 7] =
     ["ok", "unavailable", "timeout", "write_failed", "overloaded", "refused", "failed"];
+/// The limits at which requests are turned away.
+const SHED: [&str; 6] =
+    ["in_flight_bytes", "queue", "too_late", "disk_full", "connections", "unread_answers"];
 const DROPPED: [&str; 9] = [
     "overloaded",
     "clock_skew",
@@ -172,6 +175,13 @@ fn describe() {
     ] {
         describe_counter!(name, count, help);
     }
+    // An alarm on what rises misses the first event of a counter that was not there before.
+    SHED.iter().for_each(|reason| {
+        counter!("starling_requests_shed_total", "reason" => *reason).increment(0)
+    });
+    for name in ["starling_hints_dropped_total", "starling_bad_operands_total"] {
+        counter!(name).increment(0);
+    }
     describe_gauges();
     describe_histograms();
 }
@@ -249,7 +259,7 @@ pub fn observe_request(
     handles.durations[op].record(took.as_secs_f64());
 }
 
-/// Something was turned away at the limit called `reason`.
+/// Something was turned away at the limit called `reason`, one of [`SHED`].
 pub fn observe_shed(reason: &'static str) {
     counter!("starling_requests_shed_total", "reason" => reason).increment(1);
 }
