@@ -193,6 +193,10 @@ fn describe_gauges() {
         ("starling_build_info", "1, with the version as a label."),
         ("starling_node_state", "1 for the state that the node is in."),
         ("starling_peer_up", "1 while this node reaches the peer."),
+        (
+            "starling_peer_heartbeats",
+            "1 while the peer's heartbeats arrive by gossip, whichever node passes them on.",
+        ),
         ("starling_clock_offset_seconds", "How far the peer's clock is ahead of this node's."),
         ("starling_ring_epoch", "The ring epoch."),
         ("starling_ring_ownership_ratio", "The share of all data that this node holds."),
@@ -376,6 +380,11 @@ pub fn observe_actor_change(change: ActorChange) {
         _ => "other",
     };
     counter!("starling_actor_changes_total", "reason" => reason).increment(1);
+}
+
+/// A peer's heartbeats arrive by gossip, or do not any more.
+pub fn observe_heartbeats(peer: HostId, arrive: bool) {
+    gauge!("starling_peer_heartbeats", "peer" => peer.to_string()).set(f64::from(u8::from(arrive)));
 }
 
 /// A peer's wall clock is this far ahead of this node's.

@@ -105,6 +105,31 @@ async fn a_quorum_is_refused_within_100_ms_of_the_detection() {
 }
 
 #[tokio::test]
+async fn the_metrics_tell_whose_heartbeats_arrive() {
+    let mut cluster = Cluster::builder().start().await;
+    cluster.wait_until_up(3, READY_WITHIN).await;
+    let overview = cluster.overview(1).await.expect("the node runs");
+    let lost = cluster.node(2).native_address();
+    let other = cluster.node(3).native_address();
+    let of = |address| {
+        let node = overview.nodes.iter().find(|node| node.address == address);
+        node.expect("all are members").host_id
+    };
+    let (lost, other) = (of(lost), of(other));
+    let says = |metrics: &str, host, beats: u8| {
+        let line = format!("starling_peer_heartbeats{{peer=\"{host}\"}} {beats}");
+        metrics.lines().any(|found| found == line)
+    };
+    cluster
+        .wait_for_metrics(1, READY_WITHIN, |now| says(now, lost, 1) && says(now, other, 1))
+        .await;
+    cluster.node(2).kill();
+    cluster
+        .wait_for_metrics(1, READY_WITHIN, |now| says(now, lost, 0) && says(now, other, 1))
+        .await;
+}
+
+#[tokio::test]
 async fn one_of_three_serves_what_it_can_and_nothing_else() {
     let mut trio = Trio::start(Cluster::builder(), BUCKET).await;
     let client = trio.cluster().client().await;

@@ -104,6 +104,8 @@ pub struct Driver {
     accrual: AccrualDetector,
     rng: StdRng,
     heard_ms: Vec<u64>,
+    /// Whether heartbeats of a member arrive, as last shown.
+    beats: Vec<Option<bool>>,
     offsets_us: Vec<Option<i64>>,
     answers: mpsc::Sender<Answered>,
     inbox: mpsc::Receiver<Answered>,
@@ -144,6 +146,7 @@ impl Driver {
             direct: DirectDetector::new(others),
             accrual: AccrualDetector::default(),
             heard_ms: vec![0; members.len()],
+            beats: vec![None; members.len()],
             offsets_us: vec![None; members.len()],
             local,
             links,
@@ -166,7 +169,9 @@ impl Driver {
     ) {
         let mut ticks = tokio::time::interval(TICK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.introduce();
+        // All else of it the epoch says.
+        let whole = self.liveness.is_whole(self.local.me);
+        self.say_status(if whole { SERVING } else { REBUILDING });
         loop {
             tokio::select! {
                 biased;
@@ -182,24 +187,9 @@ impl Driver {
         Millis(self.liveness.uptime_ms())
     }
 
-    /// Says of this node what the epoch does not.
-    fn introduce(&mut self) {
-        let member = self.local.member();
-        let said = [
-            (Key::Address, member.address.to_string()),
-            (Key::ClientAddress, member.client_address.to_string()),
-            (Key::Datacenter, member.datacenter.clone()),
-            (Key::Rack, member.rack.clone()),
-            (Key::Epoch, self.local.ring.epoch().n.to_string()),
-        ];
-        for (key, value) in said {
-            self.gossip(gossip::Event::SetLocal { key, value: value.into_bytes(), urgent: false });
-        }
-        let whole = self.liveness.is_whole(self.local.me);
-        self.say_status(if whole { SERVING } else { REBUILDING });
-    }
-
     fn tick(&mut self) {
+        let now = self.now();
+        self.accrual.tick(now);
         for link in self.links.clone().iter() {
             let place = usize::from(link.peer.0);
             let heard_ms = self.liveness.heard_ms(link.peer);
@@ -209,6 +199,11 @@ impl Driver {
             }
             if link.was_used() {
                 self.detect(detector::Event::Used(link.member.host_id));
+            }
+            let own_health = self.direct.local_health();
+            let beats = !self.accrual.is_down(now, link.member.host_id, own_health);
+            if self.beats[place].replace(beats) != Some(beats) {
+                crate::metrics::observe_heartbeats(link.member.host_id, beats);
             }
         }
         self.detect(detector::Event::Tick);

@@ -14,7 +14,8 @@ pub const VALUE_BYTES_MAX: usize = 4 * 1024;
 /// the low halves of heartbeats within one version comparable, however long a node was cut off.
 pub(super) const HEARTBEATS_PER_VERSION: u32 = 4_096;
 
-/// What a node may say of itself. Never removed, only replaced, so there are no tombstones.
+/// What a node may say of itself. Never removed, only replaced, so there are no tombstones. At present nodes say their status; of all else the
+/// epoch tells, or will once it changes. The order is the format on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Key {
     /// Where peers reach it.
