@@ -4,10 +4,10 @@
 //! waiting for half of the time it has. Begun all the same, it would end as a timeout, of whose outcome nobody knows, and cost
 //! what the others need.
 //!
-//! Three quarters of either limit are for whoever comes first. The last quarter is shared equally by the connections that sent something lately, and
-//! one more: so a connection that floods, or many of them, never use up the share of one that does not, and of one that comes next. The only
-//! request of a connection may be larger than its share, and leaves one, unless nothing else is in flight. A peer's connection counts as one, for
-//! all the writes that it forwards. A frame counts from its first bytes on, and a large answer until it has left.
+//! Three quarters of either limit are for whoever comes first. An eighth is for requests that are the only one of their connection, large as they may
+//! be. The last eighth is shared equally by the connections that sent something lately, and one more: so a connection that floods, or many of
+//! them, never use up the share of one that does not, and of one that comes next. A peer's connection counts as one, for all the writes that it
+//! forwards. A frame counts from its first bytes on, and a large answer until it has left.
 //!
 //! Requests that are admitted at the same moment may exceed the queue's limit by one per worker; bytes never exceed theirs.
 
@@ -26,8 +26,8 @@ const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
 const RECEIVED_WITHOUT_CHARGE: usize = 128 * 1024;
 /// So many requests are never too many, however slow a node seems; of one connection alone, three quarters of them.
 const QUEUE_MIN: usize = 1024;
-/// One part in so many is shared equally, and not for whoever comes first.
-const SHARED_PART: usize = 4;
+/// One part in so many is shared equally, and as much is for the only requests of their connections.
+const SHARED_PART: usize = 8;
 /// A connection has sent something lately if it did so in this period or the one before.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How long completed requests are counted for one figure of their rate.
@@ -227,13 +227,14 @@ impl PerConnection {
 
 impl Account {
     /// Whether all together may use `all` of `limit`, if this is for a request that needs `request` of it and the `others` of its connection
-    /// have theirs. The only request of a connection may be larger than a share if it leaves one, and need all there is if nobody has anything.
+    /// have theirs. The only request of a connection may be larger than a share if it leaves all of them, and need all there is if nobody else has
+    /// anything.
     fn fits(&self, limit: usize, all: usize, others: usize, request: usize) -> bool {
         let shared = limit / SHARED_PART;
-        let share = shared / (self.active.count() + 1);
-        let alone = all == others + request;
-        let only = others == 0 && (alone || all <= limit - share);
-        all <= limit && (all <= limit - shared || others + request <= share || only)
+        let share = (shared / (self.active.count() + 1)).max(1);
+        let alone = all == request;
+        let only = others == 0 && (alone || all <= limit - shared);
+        all <= limit && (all <= limit - 2 * shared || others + request <= share || only)
     }
 }
 
@@ -422,12 +423,12 @@ mod tests {
         let first = flood(&one, usize::MAX);
         assert_eq!(first.len(), 15_000, "three quarters of what a second completes");
         let second = flood(&other, usize::MAX);
-        assert_eq!(second.len(), 1_666, "a third of the rest: one more may come");
-        assert_eq!(flood(&steady, usize::MAX).len(), 1_250, "a quarter of it");
+        assert_eq!(second.len(), 833, "a third of an eighth: one more may come");
+        assert_eq!(flood(&steady, usize::MAX).len(), 625, "a quarter of it");
         drop(second);
         assert_eq!(
             flood(&other, usize::MAX).len(),
-            1_250,
+            625,
             "the same, as long as the others are there"
         );
         drop(first);
@@ -481,11 +482,13 @@ mod tests {
         let held: Vec<_> = shares.iter().map(Share::hold).collect();
         // Answers that nobody takes: as many as there is room for, and then smaller ones.
         for bytes in (10..=23).rev().map(|bits| 1 << bits) {
-            held.iter().for_each(|held| drop(held.take(bytes)));
+            for held in &held {
+                held.take(bytes);
+            }
         }
         let newcomer = node.connection();
         assert_eq!(flood(&newcomer, 100).len(), 100);
-        assert!(newcomer.admit(300 << 10, BUDGET).is_ok());
+        assert!(newcomer.admit(100 << 10, BUDGET).is_ok());
     }
 
     #[test]
@@ -513,7 +516,7 @@ mod tests {
     #[test]
     fn any_number_of_floods_leaves_room_for_one_that_comes() {
         for floods in [1, 4, 100] {
-            let node = InFlight::new(4 << 20);
+            let node = InFlight::new(8 << 20);
             let connections: Vec<_> = (0..floods).map(|_| node.connection()).collect();
             // Each has sent something before, and completes all of it at once.
             connections.iter().for_each(|one| drop(flood(one, 1)));

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use starling_node::time::now;
 use starling_tests::address::{ADMIN_PORT, INTERNODE_PORT, NATIVE_PORT};
 use starling_tests::cluster::READY_WITHIN;
 use starling_tests::{Cluster, ClusterBuilder};
@@ -380,4 +381,36 @@ async fn the_secret_is_the_one_that_the_cluster_was_founded_with() {
     let none = node.with(&line, "");
     node.refused("no secret_file", &none, &["secret_file", "founded"]).await;
     node.assert_unharmed("no secret_file").await;
+}
+
+/// The shorter list was complete with the first two nodes, the longer one with all: two clusters, and both took writes.
+#[tokio::test]
+async fn seed_lists_that_differ_found_no_cluster() {
+    let mut cluster = Cluster::builder().nodes(3).keyspace("demo", 1).prepare();
+    let third = format!(", \"{}\"", cluster.node(3).internode_address());
+    let path = cluster.node(1).config_path();
+    let right = fs::read_to_string(&path).expect("it was written");
+    fs::write(&path, right.replace(&third, "")).expect("the folder can be written");
+    for number in [1, 2] {
+        cluster.node(number).start();
+    }
+    // Whoever is told by the other first.
+    let until = now() + REFUSED_WITHIN;
+    let refused = loop {
+        assert!(now() < until, "{}\n{}", cluster.node(1).log(), cluster.node(2).log());
+        match [1, 2].into_iter().find(|number| !cluster.node(*number).is_running()) {
+            Some(number) => break number,
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    };
+    let said = cluster.node(refused).log();
+    assert!(said.contains("has another list of seeds"), "{said}");
+    for number in [1, 2] {
+        let said = cluster.node(number).log();
+        assert!(!said.contains("created"), "{said}");
+        cluster.node(number).kill();
+    }
+    fs::write(&path, right).expect("the folder can be written");
+    cluster.start().await;
+    cluster.wait_until_up(3, READY_WITHIN).await;
 }

@@ -119,10 +119,10 @@ mod tests {
         let stored = files.read(GENESIS_FILE).expect("memory gives it").expect("it was stored");
 
         let mut newer = stored[..stored.len() - 4].to_vec();
-        newer[0] = 2;
+        newer[0] += 1;
         newer.extend_from_slice(&crc32c::crc32c(&newer).to_le_bytes());
         files.replace(GENESIS_FILE, &newer).expect("memory takes it");
-        assert!(matches!(ClusterRecord::load(&files), Err(RecordError::Version { version: 2 })));
+        assert!(matches!(ClusterRecord::load(&files), Err(RecordError::Version { .. })));
 
         for at in 0..stored.len() {
             let mut damaged = stored.clone();
