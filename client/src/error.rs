@@ -88,14 +88,10 @@ impl Error {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Refused { error, unknown: true }
-                if matches!(
-                    error,
-                    WireError::Unavailable { .. } | WireError::Overloaded { .. }
-                ) =>
-            {
-                "read the key, then decide: an earlier attempt may have been applied"
-            }
+            Self::Refused {
+                error: WireError::Unavailable { .. } | WireError::Overloaded { .. },
+                unknown: true,
+            } => "read the key, then decide: an earlier attempt may have been applied",
             Self::Refused { error, .. } => error.advice(),
             Self::Timeout { .. } => {
                 "look at `starling status`; after a write, read the key, then decide"

@@ -76,7 +76,7 @@ impl Joining {
                     Found::Founders { candidates, before: true } => (candidates, "joined"),
                     Found::Founders { candidates, before: false } => (candidates, "created"),
                     Found::Forgotten { candidates, was, incarnation } => {
-                        self.take_back(was, incarnation).await?;
+                        self.take_back(*was, incarnation).await?;
                         (candidates, "returned to")
                     }
                 };

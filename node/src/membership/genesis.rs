@@ -60,7 +60,7 @@ pub enum Found {
         /// The founders.
         candidates: Vec<Candidate>,
         /// The one that it was.
-        was: Candidate,
+        was: Box<Candidate>,
         /// The highest incarnation in which it was met.
         incarnation: u64,
     },
@@ -220,11 +220,12 @@ impl Genesis {
     fn forgotten(&self, theirs: &Shadow) -> Option<Found> {
         let me = &self.state.lock().me;
         let was = theirs.candidates.iter().find(|founder| founder.address == me.address)?;
-        let renamed = Candidate { host_id: was.host_id, nonce: was.nonce, ..me.clone() };
+        let Candidate { host_id, nonce, seeds_hash, .. } = *was;
+        let renamed = Candidate { host_id, nonce, seeds_hash, ..me.clone() };
         let is_me = self.may_have_forgotten && theirs.cluster_id.is_some();
         (is_me && *was == renamed && was.host_id != me.host_id).then(|| Found::Forgotten {
             candidates: theirs.candidates.clone(),
-            was: was.clone(),
+            was: Box::new(was.clone()),
             incarnation: theirs.met_incarnation,
         })
     }

@@ -1,6 +1,6 @@
 //! Anti-entropy: replicas compare what they hold, pair by pair, and exchange what differs. Always on; nobody schedules it.
 //!
-//! [`session`] leads the comparison of one pair, [`answer`] is the other end, [`wire`] what they say, [`error`] why they cannot,
+//! [`session`] leads the comparison of one pair, [`answer`] is the other end, [`wire`] what they say, [`mod@error`] why they cannot,
 //! [`progress`] how far they are.
 //! Once all replicas of some slots ([`groups`]) hold the same, [`floor`] says so, and [`sweep`] forgets what was deleted before.
 //!
