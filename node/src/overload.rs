@@ -4,8 +4,8 @@
 //! waiting for half of the time it has. Begun all the same, it would end as a timeout, of whose outcome nobody knows, and cost
 //! what the others need.
 //!
-//! Three quarters of either limit are for whoever comes first. An eighth is for requests that are the only one of their connection, large as they may
-//! be. The last eighth is shared equally by the connections that sent something lately, and one more: so a connection that floods, or many of
+//! Five eighths of either limit are for whoever comes first. One is for requests that are the only one of their connection, large as they may
+//! be. The last two are shared equally by the connections that sent something lately, and one more: so a connection that floods, or many of
 //! them, never use up the share of one that does not, and of one that comes next. A peer's connection counts as one, for all the writes that it
 //! forwards. A frame counts from its first bytes on, and a large answer until it has left.
 //!
@@ -24,10 +24,12 @@ use crate::time::now;
 const REQUEST_OVERHEAD_BYTES: usize = 2 * 1024;
 /// Every connection may have received so much that is not a request yet.
 const RECEIVED_WITHOUT_CHARGE: usize = 128 * 1024;
-/// So many requests are never too many, however slow a node seems; of one connection alone, three quarters of them.
+/// So many requests are never too many, however slow a node seems; of one connection alone, five eighths of them.
 const QUEUE_MIN: usize = 1024;
-/// One part in so many is shared equally, and as much is for the only requests of their connections.
-const SHARED_PART: usize = 8;
+/// One part in so many is shared equally,
+const SHARED_PART: usize = 4;
+/// and one in so many is for the only requests of their connections.
+const SINGLE_PART: usize = 8;
 /// A connection has sent something lately if it did so in this period or the one before.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How long completed requests are counted for one figure of their rate.
@@ -230,11 +232,11 @@ impl Account {
     /// have theirs. The only request of a connection may be larger than a share if it leaves all of them, and need all there is if nobody else has
     /// anything.
     fn fits(&self, limit: usize, all: usize, others: usize, request: usize) -> bool {
-        let shared = limit / SHARED_PART;
+        let (shared, single) = (limit / SHARED_PART, limit / SINGLE_PART);
         let share = (shared / (self.active.count() + 1)).max(1);
         let alone = all == request;
         let only = others == 0 && (alone || all <= limit - shared);
-        all <= limit && (all <= limit - 2 * shared || others + request <= share || only)
+        all <= limit && (all <= limit - shared - single || others + request <= share || only)
     }
 }
 
@@ -403,7 +405,7 @@ mod tests {
         let still = || *node.account.pace.lock() = Pace { since: pace.since, per_s: pace.per_s };
         still();
         let alone = flood(&node.connection(), QUEUE_MIN);
-        assert_eq!(alone.len(), QUEUE_MIN / 4 * 3, "of one connection three quarters");
+        assert_eq!(alone.len(), QUEUE_MIN / 8 * 5, "of one connection five eighths");
         drop(alone);
         still();
         let connections: Vec<_> = (0..QUEUE_MIN).map(|_| node.connection()).collect();
@@ -421,14 +423,14 @@ mod tests {
         *node.account.pace.lock() = Pace { since: Some((never_again, 0)), per_s: Some(20_000.0) };
         let (one, other, steady) = (node.connection(), node.connection(), node.connection());
         let first = flood(&one, usize::MAX);
-        assert_eq!(first.len(), 15_000, "three quarters of what a second completes");
+        assert_eq!(first.len(), 12_500, "five eighths of what a second completes");
         let second = flood(&other, usize::MAX);
-        assert_eq!(second.len(), 833, "a third of an eighth: one more may come");
-        assert_eq!(flood(&steady, usize::MAX).len(), 625, "a quarter of it");
+        assert_eq!(second.len(), 1_666, "a third of a quarter: one more may come");
+        assert_eq!(flood(&steady, usize::MAX).len(), 1_250, "a quarter of it");
         drop(second);
         assert_eq!(
             flood(&other, usize::MAX).len(),
-            625,
+            1_250,
             "the same, as long as the others are there"
         );
         drop(first);
@@ -456,7 +458,7 @@ mod tests {
         let shares = flood(&greedy, 200);
         let held: Vec<_> = shares.iter().map(Share::hold).collect();
         let found = held.iter().filter(|held| held.take(512 << 10)).count();
-        assert_eq!(found, 95, "three quarters, with the requests themselves");
+        assert_eq!(found, 79, "five eighths, with the requests themselves");
         assert!(held[199].was_refused() && !held[0].was_refused());
         let beside = other.admit(1, BUDGET).expect("there is room");
         assert!(beside.hold().take(8 << 20), "for something large as well");

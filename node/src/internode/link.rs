@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use starling_protocol::{Frame, NodeClock};
+use starling_protocol::{Frame, NodeClock, encode_parts};
 use starling_ring::{Member, NodeIndex};
 use tokio::time::Instant;
 
@@ -404,10 +404,9 @@ impl Connection {
 
     fn push_name(&self, id: u32, name: &str) -> Result<(), Refused> {
         let header = super::message::BucketName { id, name: name.to_owned() };
-        let pushed = self.outbound.push(|out| {
-            starling_protocol::encode_parts(out, Kind::Bucket as u8, 0, 0, 0, 0, &header, &[]);
-        });
-        pushed.map(drop)
+        let kind = Kind::Bucket as u8;
+        let encode = |out: &mut _| encode_parts(out, kind, 0, 0, 0, 0, &header, &[]);
+        self.outbound.push(encode).map(drop)
     }
 
     fn push(&self, id: u64, request: &Request<'_>, mint: u64) -> Result<(), Refused> {
