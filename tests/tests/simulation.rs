@@ -6,18 +6,13 @@ use std::path::Path;
 use starling_storage::planted::Bug;
 use starling_tests::sim::Summary;
 
-/// Seeds that once broke a promise, and the first few.
-const SEEDS: &[u64] = &[1, 2, 3, 9, 11, 12, 17, 42, 44, 71, 238, 608_909_282_937];
+/// Seeds that once broke a promise, and the first few. The multiples of five are about what is forgotten (`sim/scenario/forgetting.rs`), and none
+/// of them has broken one; those that did are of the other kind, whose derivation is as it was.
+const SEEDS: &[u64] = &[1, 2, 3, 5, 9, 10, 11, 12, 15, 17, 42, 44, 71, 238, 608_909_282_937];
 /// Bugs that take many seeds; `make sim ARGS="--bug all"` has the time for them.
-const SLOWLY_FOUND: &[Bug] = &[
-    Bug::AnswerBeforeRepair,
-    Bug::NotCachedIsAbsent,
-    Bug::TakeLateEnvelopes,
-    Bug::FloorWithoutAgreement,
-    Bug::WriteBackUnderFreshMint,
-];
+const SLOWLY_FOUND: &[Bug] = &[Bug::AnswerBeforeRepair, Bug::NotCachedIsAbsent];
 /// Several times what any other took when `planted.md` was made.
-const QUICKLY: u64 = 150;
+const QUICKLY: u64 = 300;
 
 fn run(seed: u64, bug: Option<Bug>) -> Summary {
     let binary = Path::new(env!("CARGO_BIN_EXE_starling-sim"));

@@ -21,7 +21,8 @@ use super::network::SimNetwork;
 use super::scenario::Scenario;
 
 const NATIVE_PORT: u16 = 9050;
-const INTERNODE_PORT: u16 = 7000;
+/// Where nodes listen for one another.
+pub const INTERNODE_PORT: u16 = 7000;
 const ADMIN_PORT: u16 = 9180;
 const DISK_BYTES: u64 = 1 << 30;
 /// The keyspace of every run.
@@ -84,6 +85,11 @@ impl Machine {
     /// Hears nothing of what others say over some of their connections before the run has lasted so long.
     pub fn be_deaf(&self, until: Duration) {
         self.network.be_deaf(until);
+    }
+
+    /// Leaves behind what other nodes have connected so far: they see its end at `ends`, and what they had sent over it is heard at `heard`.
+    pub fn leave_behind(&self, ends: Duration, heard: Duration) {
+        self.network.leave_behind(ends, heard);
     }
 
     /// Its store as it is on disk now.
@@ -153,7 +159,8 @@ impl Disk {
     }
 }
 
-fn address(number: u8) -> IpAddr {
+/// The address of machine `number`.
+pub fn address(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
 }
 

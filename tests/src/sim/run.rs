@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::check::{Violation, check};
 use super::history::{Level, Operation, What};
 use super::machine::{KEYSPACE, Machine};
-use super::scenario::{Fault, Scenario};
+use super::scenario::{Fault, Habit, Scenario};
 use super::workload::{Record, Worker, elapsed, name};
 
 /// After all is healed every operation succeeds within this.
@@ -154,6 +154,9 @@ fn add_clients(
             if scenario.busy {
                 worker.keep_busy(scenario.heal_at);
             }
+            if let Habit::MoveOn(turn) = scenario.habit {
+                worker.keep_reading(&scenario, turn);
+            }
             worker.work(scenario.heal_at, scenario.think_max).await;
             sleep(RECOVERED_WITHIN).await;
             if worker.read(0, Level::Quorum).await.is_none() {
@@ -256,6 +259,7 @@ impl Stage<'_> {
                     sim.hold(address(node), address(other));
                 }
             }
+            Fault::Release(a, b) => sim.release(address(a), address(b)),
             Fault::ReleaseAll(node) => {
                 for other in self.others(node) {
                     sim.release(address(node), address(other));
@@ -263,6 +267,10 @@ impl Stage<'_> {
             }
             Fault::Deaf(node, ms) => {
                 self.machine(node).be_deaf(now + Duration::from_millis(u64::from(ms)));
+            }
+            Fault::LeaveBehind(node, ends, heard) => {
+                let after = |ms| now + Duration::from_millis(u64::from(ms));
+                self.machine(node).leave_behind(after(ends), after(heard));
             }
             Fault::HealNetwork => self.heal_network(sim),
             Fault::Latency(max) => {
@@ -317,6 +325,7 @@ impl Stage<'_> {
         for (node, machine) in (1..).zip(self.machines) {
             machine.clock.repair();
             machine.be_deaf(Duration::ZERO);
+            machine.leave_behind(Duration::ZERO, Duration::ZERO);
             machine.store().make_cold(false);
             machine.store().make_stalled(false);
             machine.fill_disk(false);

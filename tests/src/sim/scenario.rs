@@ -1,6 +1,7 @@
 //! What a seed means: the size of the cluster, its limits, and every fault with its time.
 //!
-//! Everything random about a run comes from here or from generators seeded here, so that a seed says it all.
+//! Everything random about a run comes from here or from generators seeded here, so that a seed says it all. Every fifth seed is about what
+//! is deleted and forgotten ([`forgetting`]), each other one about a little of everything.
 
 use std::time::Duration;
 
@@ -10,8 +11,13 @@ use rand::{RngExt, SeedableRng};
 
 use super::check::Losses;
 
+mod forgetting;
+
 /// The first fault comes after the cluster had time to form.
 const QUIET_FIRST: Duration = Duration::from_secs(8);
+
+/// One seed in so many is about what is deleted and forgotten.
+const FORGETTING_EVERY: u64 = 5;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -43,6 +49,8 @@ pub struct Scenario {
     pub sync_every_max: Vec<Duration>,
     /// What clients mostly do.
     pub habit: Habit,
+    /// The one node that the first client knows; the others know all.
+    pub only_known: Option<u8>,
     /// Nothing goes wrong but the network, and hints have room: all replicas agree without a read.
     pub network_only: bool,
     /// Replicas compare what they hold; else only hints and reads mend what differs.
@@ -66,6 +74,8 @@ pub enum Habit {
     Merge,
     /// Deletes and puts in turn.
     Recreate,
+    /// From key to key, each in this time: what is put in one turn is deleted in the next, and then left alone for long enough to be forgotten.
+    MoveOn(Duration),
 }
 
 /// Something that goes wrong. Nodes are numbered from 1.
@@ -93,12 +103,16 @@ pub enum Fault {
     Hold(u8, u8),
     /// Messages between a node and every other wait until the network is healed.
     HoldAll(u8),
+    /// What waited between two nodes goes on.
+    Release(u8, u8),
     /// What waited between a node and every other goes on.
     ReleaseAll(u8),
     /// Nothing passes between a client and a node.
     CutClient(u8, u8),
     /// A node reads nothing from some of its connections for so many milliseconds.
     Deaf(u8, u16),
+    /// The connections that others have to a node end after the first so many milliseconds, and what they carry from now on is read there after the second.
+    LeaveBehind(u8, u16, u16),
     /// The network is whole again.
     HealNetwork,
     /// Messages travel up to so many milliseconds.
@@ -121,6 +135,9 @@ impl Scenario {
     /// The scenario of a seed.
     pub fn new(seed: u64) -> Scenario {
         let mut random = StdRng::seed_from_u64(seed);
+        if seed.is_multiple_of(FORGETTING_EVERY) {
+            return Scenario::forgetting(seed, &mut random);
+        }
         let nodes = *[3, 3, 3, 4, 5, 5, 7].choose(&mut random).expect("not empty");
         let replication_factor = if random.random_ratio(1, 8) && nodes >= 5 { 5 } else { 3 };
         // Each disk has its own pace: what a fast one acknowledged, a slow one may not have synced.
@@ -154,6 +171,7 @@ impl Scenario {
             latency_max: Duration::from_millis(latency_ms_max),
             sync_every_max,
             habit,
+            only_known: None,
             network_only,
             repair,
             compare_every: Duration::from_millis(compare_ms),
