@@ -122,7 +122,7 @@ fn what_is_shown_can_be_read_back() {
     assert_eq!(shop.partitioner, PartitionerKind::Murmur3);
     assert_eq!(shop.buckets["sessions"], BucketMode::Lww);
     assert_eq!(config.durability, Durability::Periodic { interval: Duration::from_millis(25) });
-    let dev = Config::dev(Path::new("/tmp/x"));
+    let dev = Config::dev(Path::new("data/dev"));
     assert_eq!(parse(&dev.effective()).expect("read back"), dev);
 }
 
